@@ -1,0 +1,75 @@
+"""Errors that say the value, the rule, the place and the way out.
+
+The library raises, only `edgekit.cli` prints and exits. Every error a user can cause is an `EdgekitError`; anything else
+that escapes is a defect of edgekit and is shown as such.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgekitError(Exception):
+    """A fault the user can mend.
+
+    Args:
+        problem: what was found, with the offending value.
+        where: the place: a file, a key, an argument, a node.
+        rule: what would have been right.
+        way_out: what to do now; a command where there is one.
+
+    >>> str(EdgekitError("grid is 0", where="--grid", rule="a positive multiple of 8", way_out="try --grid 16"))
+    'grid is 0\\n  where: --grid\\n  rule: a positive multiple of 8\\n  way out: try --grid 16'
+    """
+
+    exit_code: ClassVar[int] = 4
+
+    def __init__(self, problem: str, *, where: str = "", rule: str = "", way_out: str = "") -> None:
+        self.problem, self.where, self.rule, self.way_out = problem, where, rule, way_out
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        parts = (("where", self.where), ("rule", self.rule), ("way out", self.way_out))
+        return "\n  ".join([self.problem, *(f"{name}: {text}" for name, text in parts if text)])
+
+
+class WorkloadError(EdgekitError):
+    """The model, the data or the task cannot be taken as given."""
+
+
+class DataError(WorkloadError):
+    """The data are missing, too few, or not what the task needs."""
+
+
+class PruneError(EdgekitError):
+    """A pruning plan does not fit the model, or its proof failed."""
+
+
+class TrainingError(EdgekitError):
+    """Training cannot start or has diverged."""
+
+
+class ExportError(EdgekitError):
+    """No exporter gave an ONNX file that agrees with the PyTorch model."""
+
+
+class QuantizeError(EdgekitError):
+    """The model cannot be quantized as asked."""
+
+
+class ProviderError(EdgekitError):
+    """An execution provider is unknown, absent, or did not run the model."""
+
+
+class BundleError(EdgekitError):
+    """A bundle is not whole, not ours, or not safe to load."""
+
+
+class StoreError(EdgekitError):
+    """A file cannot be written or read where it should be."""
+
+
+class BudgetMissedError(EdgekitError):
+    """The run ended well but no candidate holds the budget; the closest one was kept."""
+
+    exit_code: ClassVar[int] = 3
