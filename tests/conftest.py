@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Test machines are shared: how long an example takes says nothing about the code.
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")
@@ -13,5 +18,8 @@ def shared() -> Path:
     """The folder of real data and of a user's project beside the checkout (or at EDGEKIT_SHARED)."""
     folder = Path(os.environ.get("EDGEKIT_SHARED", Path(__file__).parents[2] / "shared"))
     if not (folder / "user-project" / "project.py").is_file():
-        pytest.skip(f"no user project at {folder}: set EDGEKIT_SHARED to a folder that has user-project/ and data/")
+        message = f"no user project at {folder}: set EDGEKIT_SHARED to a folder that has user-project/ and data/"
+        if os.environ.get("EDGEKIT_REQUIRE_SHARED"):
+            pytest.fail(message)
+        pytest.skip(message)
     return folder

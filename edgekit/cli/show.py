@@ -1,0 +1,105 @@
+"""How results and progress look in a terminal. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from edgekit.progress import Progress, Step, silent
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+LINE_EVERY_S = 15.0
+
+
+def data(value: object) -> None:
+    """Print one JSON object, and nothing else, on stdout."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is left-aligned, the others right."""
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for index, header in enumerate(headers):
+        grid.add_column(header, justify="left" if index == 0 else "right")
+    for row in rows:
+        grid.add_row(*row, style="bold green" if row[0].endswith("◀") else None)
+    # A pipe has no width: there the table keeps its own, so that nothing is cut.
+    width = None if out.is_terminal else max(out.width, out.measure(grid).maximum)
+    out.print(grid, width=width, soft_wrap=False)
+
+
+def facts(title: str, values: Mapping[str, Any]) -> None:
+    """Print names and values, one a line."""
+    out.print(f"[bold]{title}[/bold]")
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        out.print(f"  {name:<{width}}  {value}", markup=False)
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Live bars on a terminal, a line now and then elsewhere, nothing when `quiet`."""
+    if quiet:
+        yield silent
+    elif err.is_terminal:
+        with _bars() as bars:
+            yield _BarWriter(bars)
+    else:
+        yield _LineWriter()
+
+
+def _bars() -> Bars:
+    return Bars(
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[figures]}"),
+        console=err,
+        transient=False,
+    )
+
+
+def _figures(step: Step) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in step.figures.items())
+
+
+class _BarWriter:
+    """One bar for each piece of work, in the order in which they began."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, step: Step) -> None:
+        if step.work not in self._tasks:
+            self._tasks[step.work] = self._bars.add_task(step.work, total=step.total, figures="")
+        self._bars.update(self._tasks[step.work], completed=step.done, total=step.total, figures=_figures(step))
+
+
+class _LineWriter:
+    """For logs: the begin and the end of each piece of work, and a line every 15 seconds between."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+        self._done: set[str] = set()
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        ended = step.done >= step.total
+        due = step.work not in self._last or now - self._last[step.work] >= LINE_EVERY_S
+        if (ended and step.work not in self._done) or (due and not ended):
+            self._last[step.work] = now
+            if ended:
+                self._done.add(step.work)
+            err.print(f"{step.work}: {step.done}/{step.total}  {_figures(step)}", markup=False)

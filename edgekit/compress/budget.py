@@ -1,0 +1,74 @@
+"""What the result must keep to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.errors import EdgekitError
+from edgekit.stats import Estimate
+from edgekit.units import format_bytes, format_latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The limits of a compression. None leaves a side open.
+
+    Args:
+        max_drop: loss of the metric against the original model, in its points (percentage points for accuracy).
+        max_latency_ms: median latency of one sample in ONNX Runtime.
+        max_size_bytes: size of the ONNX file.
+        time_s: how long the search for it may take.
+
+    Raises:
+        EdgekitError: a limit is not a positive number (`max_drop` may be 0).
+
+    >>> Budget(max_drop=0.5).broken(drop=0.7, latency_ms=1.0, size_bytes=1)
+    ('drop 0.70 points > 0.50 points',)
+    """
+
+    max_drop: float | None = 0.5
+    max_latency_ms: float | None = None
+    max_size_bytes: int | None = None
+    time_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        limits = (
+            ("--max-drop", self.max_drop, self.max_drop is None or 0 <= self.max_drop < float("inf")),
+            ("--max-latency-ms", self.max_latency_ms, self.max_latency_ms is None or self.max_latency_ms > 0),
+            ("--max-size-mb", self.max_size_bytes, self.max_size_bytes is None or self.max_size_bytes > 0),
+            ("--time", self.time_s, self.time_s > 0),
+        )
+        for where, value, holds in limits:
+            if not holds:
+                raise EdgekitError(
+                    f"got {value}", where=where, rule="a positive number (a drop of 0 is allowed)", way_out="raise it"
+                )
+
+    def broken(self, *, drop: float, latency_ms: float, size_bytes: int) -> tuple[str, ...]:
+        """Which limits these figures break, in words; empty when the budget holds."""
+        words = []
+        if self.max_drop is not None and not drop <= self.max_drop:
+            words.append(f"drop {drop:.2f} points > {self.max_drop:.2f} points")
+        if self.max_latency_ms is not None and not latency_ms <= self.max_latency_ms:
+            words.append(f"latency {format_latency(latency_ms)} > {format_latency(self.max_latency_ms)}")
+        if self.max_size_bytes is not None and not size_bytes <= self.max_size_bytes:
+            words.append(f"size {format_bytes(size_bytes)} > {format_bytes(self.max_size_bytes)}")
+        return tuple(words)
+
+    def cautious(self, drop: Estimate) -> float:
+        """The drop to decide with on the selection split, so that the test split is likely to agree.
+
+        One standard error above the estimate (the interval is 3.92 standard errors wide): a candidate that merely touches
+        the limit on selection would break it on test every second time.
+        """
+        return drop.value + (drop.high - drop.low) / 3.92
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {
+            "max_drop_points": self.max_drop,
+            "max_latency_ms": self.max_latency_ms,
+            "max_size_bytes": self.max_size_bytes,
+            "time_s": self.time_s,
+        }

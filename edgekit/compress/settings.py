@@ -1,0 +1,77 @@
+"""How a compression goes about it: everything that decides the result beside the workload and the budget."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgekit.errors import EdgekitError
+
+GRIDS = {"x86-vnni": 16, "x86-avx2": 8, "arm64": 8}
+"""Channels per block of ONNX Runtime's layout: 16 floats fill an AVX-512 register, 8 an AVX2 one or two of NEON's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Choices of a run.
+
+    Args:
+        target: the kind of CPU that the int8 file is for: `x86-vnni`, `x86-avx2` or `arm64`.
+        threads: intra-op threads of ONNX Runtime in every measurement.
+        providers: execution providers to validate on; `cuda` adds an fp16 variant.
+        seed: of every random choice.
+        grid: channel counts come out as multiples of this; None takes the target's.
+        importance: how channels are ranked: `taylor`, `bn-scale`, `l1` or `l2`.
+        ranges: how int8 ranges are chosen: `mse`, `minmax` or `percentile`.
+        recovery_epochs: most epochs of one recovery; the time budget may allow fewer.
+        learning_rate: peak learning rate of a recovery.
+        max_rounds: most rounds of pruning and recovery.
+        latency_time_s: time of the final interleaved latency measurement.
+
+    Raises:
+        EdgekitError: a value is not one of those named here.
+    """
+
+    target: str = "x86-vnni"
+    threads: int = 1
+    providers: tuple[str, ...] = ("cpu",)
+    seed: int = 0
+    grid: int | None = None
+    importance: str = "taylor"
+    ranges: str = "mse"
+    recovery_epochs: float = 12
+    learning_rate: float = 0.03
+    max_rounds: int = 4
+    latency_time_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        known = (
+            ("--device", self.target, tuple(GRIDS)),
+            ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
+            ("--ranges", self.ranges, ("mse", "minmax", "percentile")),
+        )
+        for where, value, values in known:
+            if value not in values:
+                raise EdgekitError(f"unknown {value!r}", where=where, rule=f"one of {', '.join(values)}")
+        for provider in self.providers:
+            if provider not in ("cpu", "cuda"):
+                raise EdgekitError(f"unknown provider {provider!r}", where="--provider", rule="cpu, cuda or both")
+        if self.grid is not None and self.grid < 1:
+            raise EdgekitError(f"got {self.grid}", where="--grid", rule="a positive number of channels")
+        if self.threads < 1:
+            raise EdgekitError(f"got {self.threads}", where="--threads", rule="at least 1")
+        if self.max_rounds < 0 or self.recovery_epochs <= 0:
+            raise EdgekitError(
+                f"got {self.max_rounds} rounds of {self.recovery_epochs} epochs",
+                where="--rounds, --epochs",
+                rule="0 rounds or more, each of more than 0 epochs",
+            )
+
+    @property
+    def channel_grid(self) -> int:
+        """The grid in use."""
+        return self.grid or GRIDS[self.target]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {**asdict(self), "providers": list(self.providers), "grid": self.channel_grid}

@@ -1,0 +1,116 @@
+"""The report: every figure of a run with its interval, its n and the conditions it was taken under."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.stats import Estimate
+from edgekit.store import write_json
+
+FORMAT, VERSION = "edgekit-report", "1.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """One file on the way from the original to the result, measured like all others in the same run.
+
+    `metric` and `drop` are in the metric's points on the test split, `drop` paired with the original fp32 file; `latency`
+    is milliseconds for one sample; the ratios say how many times faster than the named file, by interleaved rounds.
+    """
+
+    stage: str
+    file: str
+    sha256: str
+    metric: Estimate
+    drop: Estimate
+    agreement: Estimate
+    latency: Estimate
+    latency_p90_ms: float | None
+    latency_p99_ms: float | None
+    ratio_to_fp32: Estimate
+    ratio_to_int8: Estimate | None
+    speed_verdict: str
+    size_bytes: int
+    parameters: int
+    macs: int
+    load_ms: float
+    first_ms: float
+    peak_bytes: int
+    nodes: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        estimates = ("metric", "drop", "agreement", "latency", "ratio_to_fp32", "ratio_to_int8")
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in estimates}
+        measured = {name: None if getattr(self, name) is None else getattr(self, name).to_dict() for name in estimates}
+        return {**plain, **measured, "nodes": dict(self.nodes)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRow:
+    """What became of one execution provider that was asked for."""
+
+    provider: str
+    status: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {"provider": self.provider, "status": self.status, "detail": dict(self.detail)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether the budget holds on the test split, and by which file."""
+
+    holds: bool
+    chosen: str
+    broken: tuple[str, ...]
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {"holds": self.holds, "chosen": self.chosen, "broken": list(self.broken), "text": self.text}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything a run of `compress` found. `to_dict` is what `report.json` and `--json` hold."""
+
+    name: str
+    metric: str
+    unit: str
+    verdict: Verdict
+    budget: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    stages: Sequence[StageRow]
+    providers: Sequence[ProviderRow]
+    splits: Mapping[str, Any]
+    choices: Sequence[Mapping[str, Any]]
+    rounds: Sequence[Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    bundle: str
+    next_commands: Sequence[str]
+
+    def row(self, stage: str) -> StageRow:
+        """The row of one stage."""
+        return next(row for row in self.stages if row.stage == stage)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        nested = {
+            "verdict": self.verdict.to_dict(),
+            "stages": [row.to_dict() for row in self.stages],
+            "providers": [row.to_dict() for row in self.providers],
+        }
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in nested}
+        return {"format": FORMAT, "version": VERSION, **plain, **nested}
+
+    def save(self, path: Path) -> None:
+        """Write `report.json`, atomically."""
+        write_json(path, json.loads(json.dumps(self.to_dict())))

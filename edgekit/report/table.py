@@ -1,0 +1,57 @@
+"""The stage table: the same cells for the terminal, for Markdown and for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekit.units import format_bytes, format_count, format_latency
+
+HEADERS = ("stage", "metric", "drop", "latency p50", "vs fp32", "vs int8", "size", "parameters", "MACs")
+"""Column titles; the second and third are followed by the metric's unit."""
+
+
+def _interval(estimate: Mapping[str, Any] | None, digits: int, suffix: str = "") -> str:
+    if estimate is None:
+        return "–"
+    return f"{estimate['value']:.{digits}f}{suffix} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
+
+
+def stage_table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headers and rows for the stages of a report as `Report.to_dict` gives it (or `report.json` holds it).
+
+    Every figure that has an interval shows its 95 % interval in brackets. The row of the chosen file is marked.
+    """
+    headers = (HEADERS[0], f"{report['metric']} [95 %]", *HEADERS[2:])
+    rows = []
+    for row in report["stages"]:
+        latency = row["latency"]
+        mark = " ◀" if row["stage"] == report["verdict"]["chosen"] else ""
+        rows.append(
+            (
+                row["stage"] + mark,
+                _interval(row["metric"], 2),
+                _interval(row["drop"], 2),
+                f"{format_latency(latency['value'])} [{latency['low'] * 1e3:.1f}, {latency['high'] * 1e3:.1f}]"
+                if latency["value"] < 1
+                else f"{format_latency(latency['value'])} [{latency['low']:.2f}, {latency['high']:.2f}]",
+                _interval(row["ratio_to_fp32"], 2, "×"),
+                _interval(row["ratio_to_int8"], 2, "×"),
+                format_bytes(row["size_bytes"]),
+                format_count(row["parameters"]),
+                format_count(row["macs"]),
+            )
+        )
+    return headers, rows
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A GitHub-flavoured Markdown table.
+
+    >>> print(markdown(("a", "b"), [("1", "2")]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
