@@ -67,9 +67,3 @@ class BundleError(EdgekitError):
 
 class StoreError(EdgekitError):
     """A file cannot be written or read where it should be."""
-
-
-class BudgetMissedError(EdgekitError):
-    """The run ended well but no candidate holds the budget; the closest one was kept."""
-
-    exit_code: ClassVar[int] = 3

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,18 +28,13 @@ class Estimate:
         return asdict(self)
 
 
-def _bootstrap(samples: np.ndarray, statistic: str, seed: int) -> tuple[float, float]:
+def _bootstrap(samples: np.ndarray, statistic: Literal["mean", "median"], seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     n = len(samples)
     # In slices, so that 10,000 samples do not need 2,000 x 10,000 indexes at once.
     step = max(1, 2_000_000 // n)
-    function = {"mean": np.mean, "median": np.median}[statistic]
-    values = np.concatenate(
-        [
-            function(samples[rng.integers(0, n, (min(step, RESAMPLES - start), n))], axis=1)
-            for start in range(0, RESAMPLES, step)
-        ]
-    )
+    drawn = (samples[rng.integers(0, n, (min(step, RESAMPLES - start), n))] for start in range(0, RESAMPLES, step))
+    values = np.concatenate([np.mean(d, axis=1) if statistic == "mean" else np.median(d, axis=1) for d in drawn])
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -2,69 +2,181 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-DATA = "What to ask, and what to answer with"
+from edgekit.errors import EdgekitError, WorkloadError
+from edgekit.workload import WorkloadConfig, config_from, read_config
+
+WHAT = "The model, its data and its task"
 LIMITS = "Budget"
 HOW = "How it goes about it"
+CONFIG_NAME = "edgekit.toml"
 
-Model = Annotated[
-    str | None,
-    typer.Argument(
-        help="The trained model: path/to/file.py:function or package.module:function; the function returns an nn.Module. "
-        "May stand in edgekit.toml instead.",
-        show_default=False,
-    ),
-]
-Train = Annotated[
-    str | None,
-    typer.Option(
-        help="Training data: a function that returns a Dataset or DataLoader (file.py:function), an ImageFolder "
-        "directory or zip, or an .npz.",
-        rich_help_panel=DATA,
-    ),
-]
-Test = Annotated[str | None, typer.Option(help="Test data, given like --train.", rich_help_panel=DATA)]
-Selection = Annotated[
-    str | None,
-    typer.Option(
-        help="Data that decisions may look at, given like --train. Without it, half of the test data (at most 5,000 "
-        "samples) are set aside: the model has already seen its train data.",
-        rich_help_panel=DATA,
-    ),
-]
-TaskName = Annotated[
-    str | None,
-    typer.Option("--task", help="classification, multilabel, regression or reconstruction.", rich_help_panel=DATA),
-]
-ImageSize = Annotated[
-    str | None, typer.Option(help="Size of images as the model takes them, e.g. 224 or 32x48.", rich_help_panel=DATA)
-]
-Mean = Annotated[
-    str | None, typer.Option(help="Mean of each channel in [0, 1], e.g. 0.485,0.456,0.406.", rich_help_panel=DATA)
-]
-Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel.", rich_help_panel=DATA)]
-Labels = Annotated[
-    str | None,
-    typer.Option(help="Names of the classes: a text file with one a line, or a,b,c.", rich_help_panel=DATA),
-]
-LimitTrain = Annotated[int | None, typer.Option(help="Use at most so many training samples.", rich_help_panel=DATA)]
-LimitTest = Annotated[int | None, typer.Option(help="Use at most so many test samples.", rich_help_panel=DATA)]
-Config = Annotated[
-    Path | None,
-    typer.Option(help="An edgekit.toml; the one in this folder is read if there is one. `edgekit init` writes one."),
-]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.", rich_help_panel=HOW)]
 Threads = Annotated[int, typer.Option(help="Threads of ONNX Runtime in every measurement.", rich_help_panel=HOW)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Provider = Annotated[
     str, typer.Option(help="Execution providers to validate on: cpu, cuda or cpu,cuda.", rich_help_panel=HOW)
 ]
-Target = Annotated[
-    str,
-    typer.Option("--device", help="What the int8 file is for: x86-vnni, x86-avx2 or arm64.", rich_help_panel=HOW),
+Device = Annotated[
+    str, typer.Option(help="What the int8 file is for: x86-vnni, x86-avx2 or arm64.", rich_help_panel=HOW)
 ]
+
+
+def workload_config(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="The trained model: path/to/file.py:function or package.module:function; the function returns an "
+            f"nn.Module. May stand in {CONFIG_NAME} instead.",
+            show_default=False,
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="Training data: a function that returns a Dataset or DataLoader (file.py:function), an ImageFolder "
+            "directory or zip, or an .npz.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(help="Data that the model has never seen, given like --train.", rich_help_panel=WHAT),
+    ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="Data that decisions may look at, given like --train. Without it half of test (at most 5,000 samples) "
+            "is set aside, since a trained model has already seen its train data.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification (the default), multilabel, regression, reconstruction, imitation (no labels: the "
+            "original is the reference), or file.py:function that returns an edgekit.tasks.Task.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Names of the classes: a text file with one a line, or a,b,c.", rich_help_panel=WHAT),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(help="Height and width of images as the model takes them: 224 or 32x48.", rich_help_panel=WHAT),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean of each channel in [0, 1], such as 0.485,0.456,0.406.", rich_help_panel=WHAT),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation of each channel, likewise.", rich_help_panel=WHAT)
+    ] = None,
+    limit_train: Annotated[
+        int | None, typer.Option(help="Use at most so many training samples.", rich_help_panel=WHAT)
+    ] = None,
+    limit_test: Annotated[
+        int | None, typer.Option(help="Use at most so many test samples.", rich_help_panel=WHAT)
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model in folders and reports.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"A file with these entries; {CONFIG_NAME} in this folder is read if it is there and no MODEL is given. "
+            "`edgekit init` writes a commented one.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    seed: Seed = 0,
+) -> WorkloadConfig:
+    """The workload that the options name, on top of what a configuration file says."""
+    given = {
+        "model": model,
+        "train": train,
+        "test": test,
+        "selection": selection,
+        "task": task,
+        "labels": _labels(labels),
+        "image_size": _size(image_size),
+        "mean": _numbers(mean, "--mean"),
+        "std": _numbers(std, "--std"),
+        "limit_train": limit_train,
+        "limit_test": limit_test,
+        "name": name,
+        "seed": seed or None,
+    }
+    if config is None and model is None and Path(CONFIG_NAME).is_file():
+        config = Path(CONFIG_NAME)
+    if config is not None:
+        return read_config(config, **given)
+    if model is None or train is None or test is None:
+        missing = [text for text, value in (("MODEL", model), ("--train", train), ("--test", test)) if value is None]
+        raise WorkloadError(
+            f"not given: {', '.join(missing)}",
+            where="command line",
+            rule="a trained model, the data it was trained on, and data it has never seen",
+            way_out=f"name them, or put them into {CONFIG_NAME} (`edgekit init` writes one)",
+        )
+    return config_from({key: value for key, value in given.items() if value is not None}, folder=Path.cwd())
+
+
+def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command(config, ...)` the options of `workload_config` in place of its first parameter."""
+    shared = inspect.signature(workload_config, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> Any:
+        config = workload_config(**{key: values.pop(key) for key in shared})
+        return command(config, **values)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def providers(text: str) -> tuple[str, ...]:
+    """`cpu,cuda` as names."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _labels(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    path = Path(text)
+    if path.suffix == ".txt":
+        try:
+            return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+        except OSError as error:
+            raise EdgekitError(
+                f"cannot read {path}: {error.strerror}", where="--labels", rule="a text file with one name a line"
+            ) from error
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdigit() for part in parts):
+        raise EdgekitError(f"got {text!r}", where="--image-size", rule="a size such as 224, or height x width: 32x48")
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(text: str | None, where: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise EdgekitError(f"got {text!r}", where=where, rule="numbers with commas: 0.485,0.456,0.406") from error

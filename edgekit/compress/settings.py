@@ -40,7 +40,7 @@ class Settings:
     importance: str = "taylor"
     ranges: str = "mse"
     recovery_epochs: float = 12
-    learning_rate: float = 0.03
+    learning_rate: float = 0.06
     max_rounds: int = 4
     latency_time_s: float = 20.0
 

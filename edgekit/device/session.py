@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ def open_session(
     *,
     provider: str = "cpu",
     threads: int = 1,
+    config: Mapping[str, str] | None = None,
     optimized_path: Path | None = None,
     profile_prefix: Path | None = None,
 ) -> onnxruntime.InferenceSession:
@@ -74,7 +76,8 @@ def open_session(
         model: an ONNX file, or its bytes.
         provider: `cpu`, `cuda` or `tensorrt`. A session that fell back to the CPU is an error, not a slow success.
         threads: intra-op threads; 0 lets ONNX Runtime choose.
-        optimized_path: where ONNX Runtime writes the graph it really runs (for reading; it is specific to this machine).
+        config: ONNX Runtime's session configuration entries.
+        optimized_path: where ONNX Runtime writes the graph it really runs (for reading; it is made for this machine).
         profile_prefix: where ONNX Runtime's profiler writes, when the nodes' times are wanted.
 
     Raises:
@@ -86,6 +89,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
     if profile_prefix is not None:

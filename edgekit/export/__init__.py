@@ -1,1 +1,20 @@
-"""The export room."""
+"""From a PyTorch model to an fp32 ONNX file that is proved to compute the same."""
+
+from edgekit.export.convert import EXPORTERS, OPSET, export
+from edgekit.export.counts import mac_count, parameter_count
+from edgekit.export.dimensions import BATCH, Dynamic
+from edgekit.export.exported import Exported, Parity
+from edgekit.export.exporters import Exporter
+
+__all__ = [
+    "BATCH",
+    "EXPORTERS",
+    "OPSET",
+    "Dynamic",
+    "Exported",
+    "Exporter",
+    "Parity",
+    "export",
+    "mac_count",
+    "parameter_count",
+]

@@ -95,6 +95,7 @@ class Report:
     environment: Mapping[str, Any]
     seconds: Mapping[str, float]
     bundle: str
+    report: str
     next_commands: Sequence[str]
 
     def row(self, stage: str) -> StageRow:

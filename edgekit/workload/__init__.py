@@ -1,1 +1,58 @@
-"""The workload room."""
+"""The user's model, data and task, taken as they are.
+
+>>> from edgekit.workload import load_callable
+>>> load_callable("math:sqrt")(4.0)
+2.0
+"""
+
+from edgekit.tasks import outputs_of
+from edgekit.workload.batch import Batch, Signature, as_batch
+from edgekit.workload.config import TEMPLATE, WorkloadConfig, config_from, read_config
+from edgekit.workload.images import ImageFolder
+from edgekit.workload.loading import Loader, Stream, can_fork, loader, size_of
+from edgekit.workload.randomness import derive, generator_states, isolated, restore_generators
+from edgekit.workload.references import load_callable
+from edgekit.workload.sources import Arrays, as_dataset, load_data
+from edgekit.workload.splits import Splits, labels_of, make_splits
+from edgekit.workload.workload import (
+    Answered,
+    Workload,
+    digest_of,
+    load_workload,
+    try_out,
+    with_reference_targets,
+)
+
+__all__ = [
+    "TEMPLATE",
+    "Answered",
+    "Arrays",
+    "Batch",
+    "ImageFolder",
+    "Loader",
+    "Signature",
+    "Splits",
+    "Stream",
+    "Workload",
+    "WorkloadConfig",
+    "as_batch",
+    "as_dataset",
+    "can_fork",
+    "config_from",
+    "derive",
+    "digest_of",
+    "generator_states",
+    "isolated",
+    "labels_of",
+    "load_callable",
+    "load_data",
+    "load_workload",
+    "loader",
+    "make_splits",
+    "outputs_of",
+    "read_config",
+    "restore_generators",
+    "size_of",
+    "try_out",
+    "with_reference_targets",
+]

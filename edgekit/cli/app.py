@@ -1,0 +1,43 @@
+"""All commands of `edgekit`, in the order in which a newcomer needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from edgekit.cli import bundles, compressing, machine, proof, stages
+from edgekit.cli.options import takes_workload
+
+app = typer.Typer(
+    name="edgekit",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turns a trained PyTorch model into the fastest ONNX bundle that stays inside an accuracy budget, and proves it."
+    "\n\nStart with [bold]edgekit demo[/bold]. Exit codes: 0 the budget holds; 1 edgekit failed; 2 wrong command line; "
+    "3 no candidate holds the budget (the closest is kept); 4 the input or the machine is at fault.",
+    rich_markup_mode="rich",
+)
+
+_ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "The whole way": (compressing.demo, machine.init, takes_workload(compressing.compress)),
+    "One stage at a time": (
+        takes_workload(stages.prune),
+        takes_workload(stages.distill),
+        takes_workload(stages.export),
+        takes_workload(stages.quantize),
+    ),
+    "The proof": (takes_workload(proof.validate), proof.bench),
+    "Bundles and devices": (
+        takes_workload(bundles.bundle),
+        bundles.inspect,
+        bundles.run,
+        machine.doctor,
+    ),
+}
+
+for _panel, _commands in _ROOMS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)

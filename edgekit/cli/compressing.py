@@ -1,0 +1,143 @@
+"""`edgekit compress` and `edgekit demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli import show
+from edgekit.cli.options import HOW, LIMITS, AsJson, Device, Provider, Threads, providers
+from edgekit.report import stage_table
+from edgekit.units import format_duration, parse_duration_s
+from edgekit.workload import WorkloadConfig, load_workload
+
+RUNS = Path("edgekit-runs")
+BUDGET_MISSED = 3
+
+
+def compress(
+    config: WorkloadConfig,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Most that the metric may lose, in its points (0.5 is half a percentage point of accuracy).",
+                     rich_help_panel=LIMITS),
+    ] = 0.5,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Highest median latency of one sample.", rich_help_panel=LIMITS)
+    ] = None,
+    max_size_mb: Annotated[
+        float | None, typer.Option(help="Largest ONNX file, in megabytes (10^6 bytes).", rich_help_panel=LIMITS)
+    ] = None,
+    time: Annotated[
+        str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)
+    ] = "15m",
+    device: Device = "x86-vnni",
+    threads: Threads = 1,
+    provider: Provider = "cpu",
+    rounds: Annotated[
+        int, typer.Option(help="Most rounds of pruning and recovery; 0 only quantizes.", rich_help_panel=HOW)
+    ] = 4,
+    epochs: Annotated[
+        float, typer.Option(help="Most epochs of one recovery; the time may allow fewer.", rich_help_panel=HOW)
+    ] = 12.0,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak learning rate of a recovery.", rich_help_panel=HOW)
+    ] = 0.06,
+    grid: Annotated[
+        int | None,
+        typer.Option(help="Channel counts come out as multiples of this (the device's block by default).",
+                     rich_help_panel=HOW),
+    ] = None,
+    importance: Annotated[
+        str, typer.Option(help="Ranks channels: taylor, bn-scale, l1 or l2.", rich_help_panel=HOW)
+    ] = "taylor",
+    ranges: Annotated[
+        str, typer.Option(help="Chooses int8 ranges: mse, minmax or percentile.", rich_help_panel=HOW)
+    ] = "mse",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run. The same command in the same folder goes on where it "
+                     "stopped.  [default: edgekit-runs/NAME]"),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Prune, recover, export, quantize, validate and bundle a trained model under a budget.
+
+    Every figure is measured on the real ONNX file in ONNX Runtime; decisions look at the selection split only, the test
+    split is scored once at the end. Interrupt it whenever you like: the same command goes on.
+
+    Example: edgekit compress net.py:model --train net.py:train_data --test net.py:test_data --max-drop 0.5 --time 20m
+    """
+    from edgekit.compress import Budget, Settings
+    from edgekit.compress import compress as run
+
+    budget = Budget(
+        max_drop=max_drop,
+        max_latency_ms=max_latency_ms,
+        max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
+        time_s=parse_duration_s(time, "--time"),
+    )
+    settings = Settings(
+        target=device,
+        threads=threads,
+        providers=providers(provider),
+        seed=config.seed,
+        grid=grid,
+        importance=importance,
+        ranges=ranges,
+        max_rounds=rounds,
+        recovery_epochs=epochs,
+        learning_rate=learning_rate,
+    )
+    with show.progress(quiet=json) as progress:
+        workload = load_workload(config)
+        report = run(workload, budget, settings, out=out or RUNS / workload.name, progress=progress)
+    _end(report.to_dict(), json=json)
+
+
+def demo(
+    time: Annotated[str, typer.Option(help="How long the compression may take.")] = "90s",
+    threads: Threads = 1,
+    provider: Provider = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = RUNS / "demo",
+    json: AsJson = False,
+) -> None:
+    """Train a small residual network on scikit-learn's digits, then compress it: the whole way in about two minutes."""
+    from edgekit.compress import Budget, Settings
+    from edgekit.compress import compress as run
+    from edgekit.demo import digits_workload
+
+    with show.progress(quiet=json) as progress:
+        workload = digits_workload(out, progress=progress)
+        report = run(
+            workload,
+            Budget(max_drop=1.0, time_s=parse_duration_s(time, "--time")),
+            Settings(threads=threads, providers=providers(provider), latency_time_s=8.0),
+            out=out,
+            progress=progress,
+        )
+    _end(report.to_dict(), json=json)
+
+
+def _end(report: dict[str, Any], *, json: bool) -> None:
+    if json:
+        show.data(report)
+    else:
+        show.table(f"{report['name']}: test split, ONNX Runtime", *stage_table(report))
+        for row in report["providers"]:
+            show.out.print(f"{row['provider']}: {row['status']}", markup=False)
+        show.facts(
+            report["verdict"]["text"],
+            {
+                "bundle": report["bundle"],
+                "report": report["report"],
+                "time": format_duration(sum(report["seconds"].values())),
+            },
+        )
+        show.out.print("[bold]next[/bold]")
+        for command in report["next_commands"]:
+            show.out.print(f"  {command}", markup=False)
+    if not report["verdict"]["holds"]:
+        raise typer.Exit(BUDGET_MISSED)

@@ -1,0 +1,215 @@
+"""`edgekit prune`, `distill`, `export` and `quantize`: one stage at a time, each from what the one before has written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from torch import nn
+
+from edgekit.cli import show
+from edgekit.cli.options import HOW, AsJson, Device
+from edgekit.errors import PruneError
+from edgekit.store import write_json
+from edgekit.units import format_bytes, format_count, format_duration, parse_duration_s
+from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
+
+Pruned = Annotated[
+    Path | None,
+    typer.Option(
+        "--pruned", help="Folder that `edgekit prune` or `edgekit distill` wrote: plan and weights of a pruned model."
+    ),
+]
+IMPORTANCE_SAMPLES = 512
+
+
+def prune(
+    config: WorkloadConfig,
+    keep: Annotated[
+        float, typer.Option(help="Share of the channels that stays in each group, or overall with --scope global.")
+    ] = 0.5,
+    scope: Annotated[str, typer.Option(help="uniform: each group alike; global: the least important anywhere.")] = "uniform",
+    grid: Annotated[int, typer.Option(help="Widths come out as multiples of this.")] = 16,
+    importance: Annotated[str, typer.Option(help="taylor, bn-scale, l1 or l2.")] = "taylor",
+    drop_block: Annotated[
+        list[str] | None, typer.Option(help="Remove this residual block; may be given several times.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what can be pruned, what is frozen and why, and the plan; write nothing.")
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="Rebuild the model from a folder that was written before, and prove plan and weights again."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan and weights.")] = Path("pruned"),
+    json: AsJson = False,
+) -> None:
+    """Remove whole channels and residual blocks, and prove that nothing else changed.
+
+    The pruned model equals the original with the same channels masked, to float tolerance, or it is an error. Accuracy
+    comes back with `edgekit distill`.
+    """
+    from edgekit import prune as room
+
+    workload = load_workload(config)
+    model, example = workload.model(), workload.example(2)
+    if replay is not None:
+        rebuilt = room.replay(workload.factory, replay)
+        _say_model(workload, rebuilt, f"replayed {replay}", json=json)
+        return
+    coupling = room.analyse(model, example)
+    batches = list(loader(workload.splits.calibration, 64, model=model, limit=IMPORTANCE_SAMPLES))
+    ranked = room.importance(model, coupling, method=importance, batches=batches, loss=workload.task.loss)
+    plan = room.plan(coupling, ranked, keep=keep, scope=scope, grid=grid, drop_blocks=tuple(drop_block or ()))
+    if dry_run:
+        if json:
+            show.data({"coupling": coupling.to_dict(), "plan": plan.to_dict()})
+        else:
+            show.out.print(str(coupling), markup=False)
+            show.out.print(str(plan), markup=False)
+        return
+    pruned = room.prune(model, example, plan)
+    room.save(out, pruned)
+    if not json:
+        show.out.print(str(plan), markup=False)
+        show.out.print(f"proof: {pruned.proof}", markup=False)
+    _say_model(workload, pruned.model, f"wrote {out}", json=json, plan=plan.to_dict(), proof=pruned.proof.to_dict())
+
+
+def distill(
+    config: WorkloadConfig,
+    pruned: Annotated[Path, typer.Option("--pruned", help="Folder that `edgekit prune` wrote: the student.")],
+    epochs: Annotated[float, typer.Option(help="Passes over the training data.")] = 8.0,
+    time: Annotated[str | None, typer.Option(help="Stop in time: 90s, 15m. The schedule is fitted into it.")] = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=HOW)] = 0.06,
+    batch_size: Annotated[int, typer.Option(help="Samples a step.", rich_help_panel=HOW)] = 128,
+    temperature: Annotated[float, typer.Option(help="Softens teacher and student.", rich_help_panel=HOW)] = 4.0,
+    hard: Annotated[float, typer.Option(help="Weight of the loss on the labels.", rich_help_panel=HOW)] = 0.3,
+    soft: Annotated[float, typer.Option(help="Weight of the divergence from the teacher.", rich_help_panel=HOW)] = 0.7,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan and recovered weights.")] = Path("distilled"),
+    json: AsJson = False,
+) -> None:
+    """Bring a pruned model's accuracy back, with the uncompressed model as its teacher.
+
+    Killed and started again, it goes on from its checkpoint.
+    """
+    from edgekit import prune as room
+    from edgekit.distill import DistillConfig, reestimate_batchnorm
+    from edgekit.distill import distill as recover
+    from edgekit.training import FitConfig
+
+    workload = load_workload(config)
+    teacher = workload.model()
+    plan = room.load_plan(pruned)
+    student = room.replay(workload.factory, pruned)
+    batches = list(loader(workload.splits.calibration, 64, model=student, limit=IMPORTANCE_SAMPLES))
+    with show.progress(quiet=json) as progress:
+        result = recover(
+            reestimate_batchnorm(student, batches),
+            teacher,
+            workload.splits.train,
+            workload.task,
+            DistillConfig(
+                fit=FitConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=config.seed),
+                temperature=temperature,
+                hard=hard,
+                soft=soft,
+            ),
+            checkpoint=out.with_name(f".{out.name}.checkpoint"),
+            deadline_s=None if time is None else parse_duration_s(time, "--time"),
+            progress=progress,
+        )
+    room.save_weights(out, plan, result.model)
+    write_json(out / "fit.json", result.to_dict())
+    out.with_name(f".{out.name}.checkpoint").unlink(missing_ok=True)
+    _say_model(workload, result.model, f"wrote {out}", json=json, fit=result.to_dict())
+
+
+def export(
+    config: WorkloadConfig,
+    pruned: Pruned = None,
+    opset: Annotated[int, typer.Option(help="Version of the ONNX operator set.", rich_help_panel=HOW)] = 20,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.onnx"),
+    json: AsJson = False,
+) -> None:
+    """Export to fp32 ONNX and prove that ONNX Runtime computes what PyTorch computes."""
+    from edgekit.export import export as convert
+
+    workload = load_workload(config)
+    model = _model(workload, pruned)
+    with show.progress(quiet=json) as progress:
+        done = convert(
+            model, workload.example(2), out, opset=opset, metadata={"model": workload.model_reference}, progress=progress
+        )
+    if json:
+        show.data(done.to_dict())
+        return
+    show.facts(
+        f"wrote {out}",
+        {
+            "exporter": done.exporter,
+            "opset": done.opset,
+            "inputs": ", ".join(f"{s.name} {s}" for s in done.spec.inputs),
+            "outputs": ", ".join(f"{s.name} {s}" for s in done.spec.outputs),
+            "parity": f"largest difference {done.parity.max_abs_diff:.2e} in {done.parity.checks} checks",
+            "size": format_bytes(out.stat().st_size),
+            "parameters": format_count(done.parameters),
+            "MACs": format_count(done.macs),
+        },
+    )
+
+
+def quantize(
+    config: WorkloadConfig,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The fp32 ONNX file that `edgekit export` wrote.")],
+    device: Device = "x86-vnni",
+    scheme: Annotated[
+        str, typer.Option(help="static, dynamic, or auto: static for CNNs, dynamic for LSTMs and Transformers.")
+    ] = "auto",
+    ranges: Annotated[str, typer.Option(help="mse, minmax or percentile.")] = "mse",
+    bias_correction: Annotated[bool, typer.Option(help="Correct the mean error of each channel.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Print every node: int8 or not, and why.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.int8.onnx"),
+    json: AsJson = False,
+) -> None:
+    """Quantize an fp32 ONNX file to int8 (fp16 for --device cuda), where ONNX Runtime has a kernel that fuses."""
+    from edgekit.quantize import quantize as convert
+
+    workload = load_workload(config)
+    spec, feeds = _feeds(workload, file)
+    with show.progress(quiet=json) as progress:
+        done = convert(
+            file,
+            feeds,
+            out,
+            spec=spec,
+            target=device,
+            scheme=scheme,
+            ranges=ranges,
+            bias_correction=bias_correction,
+            progress=progress,
+        )
+    if json:
+        show.data(done.to_dict())
+        return
+    if explain:
+        show.table("nodes", ("node", "operator", "precision", "why"), [(n.name, n.op, n.precision, n.reason) for n in done.nodes])
+    show.facts(
+        f"wrote {out}",
+        {
+            "scheme": done.scheme,
+            "int8 nodes": done.int8_nodes,
+            "other nodes": done.float_nodes,
+            "size": f"{format_bytes(out.stat().st_size)}, was {format_bytes(file.stat().st_size)}",
+        },
+    )
+
+
+def _model(workload: Workload, pruned: Path | None) -> nn.Module:
+    if pruned is None:
+        return workload.model()
+    from edgekit.prune import replay
+
+    return replay(workload.factory, pruned)

@@ -1,0 +1,285 @@
+"""What can be removed together: channel groups and residual blocks, found on the graph that `torch.export` gives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from edgekit.errors import PruneError
+from edgekit.prune.atoms import Atoms
+from edgekit.prune.blocks import ResidualBlock, find_blocks
+from edgekit.prune.rules import RULES, Value, Values, Walk
+from edgekit.workload import Batch
+
+Members = Mapping[tuple[str, int], tuple[int, ...]]
+"""For each (parameter or buffer, dimension): the indexes that belong to one channel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelGroup:
+    """Channels that live in the same dimensions of the same tensors; each can be removed alone.
+
+    Args:
+        name: of the module whose output they are, unique in the model.
+        channels: for each channel, its slices; removing the channel removes all of them.
+    """
+
+    name: str
+    channels: tuple[Members, ...]
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    @property
+    def tensors(self) -> tuple[tuple[str, int], ...]:
+        """The (tensor, dimension) pairs that the group runs through."""
+        return tuple(sorted(self.channels[0]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coupling:
+    """The outcome of an analysis.
+
+    Args:
+        groups: channels that may be removed.
+        blocks: residual blocks that may be removed.
+        frozen: what must stay, and why.
+        sizes: the shape of every parameter and buffer.
+        producers: parameters that make channels (weights of convolutions and linear layers) with their output dimension.
+        scales: BatchNorm weights.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    blocks: tuple[ResidualBlock, ...]
+    frozen: tuple[tuple[str, str], ...]
+    sizes: Mapping[str, tuple[int, ...]]
+    producers: Mapping[str, int]
+    scales: frozenset[str]
+
+    def group(self, name: str) -> ChannelGroup:
+        """The group of that name.
+
+        Raises:
+            PruneError: there is none; the message lists those that there are.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise PruneError(
+            f"no channel group {name!r}",
+            where="prune",
+            rule=f"one of {', '.join(group.name for group in self.groups) or '(none: everything is frozen)'}",
+            way_out="`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why",
+        )
+
+    def block(self, name: str) -> ResidualBlock:
+        """The block of that name.
+
+        Raises:
+            PruneError: there is none; the message lists those that there are.
+        """
+        for block in self.blocks:
+            if block.name == name:
+                return block
+        raise PruneError(
+            f"no residual block {name!r}",
+            where="prune",
+            rule=f"one of {', '.join(block.name for block in self.blocks) or '(none)'}",
+            way_out="`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why",
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.groups)} channel groups"]
+        lines += [f"  {group.name}: {len(group)} channels" for group in self.groups]
+        lines += [f"{len(self.blocks)} residual blocks", *(f"  {block.name}" for block in self.blocks)]
+        lines += [f"{len(self.frozen)} frozen", *(f"  {what}: {why}" for what, why in self.frozen)]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {
+            "groups": [{"name": group.name, "channels": len(group)} for group in self.groups],
+            "blocks": [block.name for block in self.blocks],
+            "frozen": [{"what": what, "why": why} for what, why in self.frozen],
+        }
+
+
+def trace(model: nn.Module, example: Batch) -> ExportedProgram:
+    """The model's graph for the sizes of `example`.
+
+    Raises:
+        PruneError: `torch.export` refuses the model.
+    """
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, example.args, example.kwargs, strict=False)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise PruneError(
+            f"torch.export refuses the model: {type(error).__name__}: {first}",
+            where=type(model).__name__,
+            rule="no control flow that depends on values",
+            way_out="`torch.export.export(model, args)` by itself tells more; without pruning, `--rounds 0` only quantizes",
+        ) from error
+
+
+def couple(model: nn.Module, example: Batch) -> Coupling:
+    """The coupling that the graph shows, before any probing of what the code makes of it."""
+    program = trace(model, example)
+    atoms = Atoms()
+    walk = Walk(atoms)
+    tensors = _name_inputs(program, walk)
+    unknown: dict[str, int] = defaultdict(int)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            rule = RULES.get(node.target)
+            if rule is None:
+                unknown[str(node.target)] += 1
+                for source in node.all_input_nodes:
+                    walk.pin(walk.values[source], f"{node.target} has no rule")
+                walk.values[node] = _blank(node)
+            else:
+                walk.values[node] = rule(walk, node)
+        elif node.op == "output":
+            for source in node.all_input_nodes:
+                walk.pin(walk.values[source], "an output of the model")
+    _freeze_shared(model, tensors, atoms)
+    groups = _groups(tensors, atoms)
+    producers, scales = _roles(program)
+    return Coupling(
+        groups=groups,
+        blocks=find_blocks(program, model),
+        frozen=_frozen(tensors, atoms, unknown),
+        sizes=tensor_sizes(model),
+        producers=producers,
+        scales=scales,
+    )
+
+
+def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
+    tensors: dict[str, Value] = {}
+    kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        spec = kinds[node.name]
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            walk.values[node] = ()
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and value.is_floating_point():
+            walk.values[node] = tensors[str(spec.target)] = tuple(walk.atoms.fresh(int(size)) for size in value.shape)
+        else:
+            walk.values[node] = tuple(None for _ in value.shape)
+    return tensors
+
+
+def _blank(node: Node) -> Values:
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor):
+        return tuple(None for _ in value.shape)
+    if isinstance(value, list | tuple):
+        return [tuple(None for _ in part.shape) if isinstance(part, torch.Tensor) else () for part in value]
+    return ()
+
+
+def _freeze_shared(model: nn.Module, tensors: dict[str, Value], atoms: Atoms) -> None:
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    for shared in names.values():
+        if len(shared) > 1:
+            for name in shared:
+                for dim in tensors.get(name, ()):
+                    if dim is not None:
+                        atoms.pin(dim, f"one tensor under the names {', '.join(shared)}")
+
+
+def _groups(tensors: dict[str, Value], atoms: Atoms) -> tuple[ChannelGroup, ...]:
+    members: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for name, value in tensors.items():
+        for axis, dim in enumerate(value):
+            if dim is not None:
+                for index, atom in enumerate(dim.tolist()):
+                    root = atoms.root(atom)
+                    if root != 0:
+                        members[root][name, axis].append(index)
+    alike: dict[frozenset[tuple[tuple[str, int], int]], list[Members]] = defaultdict(list)
+    for channel in members.values():
+        signature = frozenset((key, len(indexes)) for key, indexes in channel.items())
+        alike[signature].append({key: tuple(indexes) for key, indexes in channel.items()})
+    groups: list[ChannelGroup] = []
+    taken: set[str] = set()
+    for channels in alike.values():
+        weights = [name for name, axis in channels[0] if axis == 0 and name.endswith("weight")]
+        first = next((name for name in tensors if name in weights), next(iter(channels[0]))[0])
+        name = base = first.rpartition(".")[0] or first
+        number = 2
+        while name in taken:
+            name, number = f"{base}#{number}", number + 1
+        taken.add(name)
+        groups.append(ChannelGroup(name=name, channels=tuple(channels)))
+    order = {name: index for index, name in enumerate(tensors)}
+    return tuple(sorted(groups, key=lambda group: min(order[name] for name, _ in group.channels[0])))
+
+
+def _frozen(tensors: dict[str, Value], atoms: Atoms, unknown: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {f"operator {name}": f"no rule for it ({n}×); what it touches stays" for name, n in unknown.items()}
+    owner: dict[int, str] = {}
+    for name, value in tensors.items():
+        for axis, dim in enumerate(value):
+            if dim is not None:
+                owner.update(dict.fromkeys(dim.tolist(), f"{name} dim {axis}"))
+    for atom, reason in atoms.reasons:
+        what = owner.get(atom)
+        if what is not None and reason != "a kernel's size":
+            found.setdefault(what, reason)
+    return tuple(found.items())
+
+
+def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
+    names = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs if spec.target is not None}
+    producers: dict[str, int] = {}
+    scales: set[str] = set()
+    for node in program.graph.nodes:
+        if node.op != "call_function" or len(node.args) < 2 or not isinstance(node.args[1], Node):
+            continue
+        name = names.get(node.args[1].name)
+        if name is None:
+            continue
+        operation = str(node.target)
+        if "conv" in operation or "linear" in operation:
+            producers[name] = 1 if "transpose" in operation else 0
+        elif "batch_norm" in operation:
+            scales.add(name)
+    return producers, frozenset(scales)
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every floating-point parameter and buffer by name."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: value for name, value in named if value.is_floating_point()}
+
+
+def tensor_sizes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every floating-point parameter and buffer."""
+    return {name: tuple(value.shape) for name, value in tensors_of(model).items()}
+
+
+def removed_slices(channels: list[Members]) -> dict[str, dict[int, np.ndarray]]:
+    """For each tensor and dimension the sorted indexes that go with `channels`."""
+    found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for channel in channels:
+        for (name, axis), indexes in channel.items():
+            found[name][axis].update(indexes)
+    return {
+        name: {axis: np.array(sorted(indexes)) for axis, indexes in axes.items()} for name, axes in found.items()
+    }

@@ -1,0 +1,230 @@
+"""A pruning plan: which channels and blocks go. Data that prints, saves, compares and replays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from edgekit.errors import PruneError
+from edgekit.prune.blocks import ResidualBlock
+from edgekit.prune.coupling import ChannelGroup, Coupling, removed_slices
+from edgekit.prune.importance import Importance
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """One group's widths before and after, and the channels that stay (by their index in the group)."""
+
+    group: str
+    before: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePlan:
+    """What to remove from a model, complete in itself: it can be applied without another analysis.
+
+    Args:
+        fingerprint: of the model's parameter names and shapes; a plan fits no other model.
+        narrowings: decisions about channel groups, for people.
+        slices: the same for the surgery: for each tensor and dimension the indexes that go.
+        blocks: residual branches that go.
+    """
+
+    fingerprint: str
+    narrowings: tuple[Narrowing, ...]
+    slices: Mapping[str, Mapping[int, tuple[int, ...]]]
+    blocks: tuple[ResidualBlock, ...]
+
+    def __str__(self) -> str:
+        rows = [f"{n.group}: {n.before} -> {len(n.kept)} channels" for n in self.narrowings]
+        rows += [f"{block.name}: removed, its shortcut stays" for block in self.blocks]
+        return "\n".join(rows) or "nothing to remove"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form; `from_dict` takes it back."""
+        return {
+            "version": VERSION,
+            "fingerprint": self.fingerprint,
+            "narrowings": [{"group": n.group, "before": n.before, "kept": list(n.kept)} for n in self.narrowings],
+            "slices": {
+                name: {str(axis): list(indexes) for axis, indexes in axes.items()} for name, axes in self.slices.items()
+            },
+            "blocks": [
+                {"name": b.name, "last": b.last, "modules": list(b.modules), "shape": list(b.shape)} for b in self.blocks
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "plan") -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            PruneError: it is of another version, or no plan.
+        """
+        version = data.get("version") if isinstance(data, dict) else None
+        if version != VERSION:
+            raise PruneError(
+                f"version {version!r}", where=where, rule=f"a plan of version {VERSION}", way_out="prune again"
+            )
+        try:
+            return cls(
+                fingerprint=str(data["fingerprint"]),
+                narrowings=tuple(
+                    Narrowing(group=str(n["group"]), before=int(n["before"]), kept=tuple(map(int, n["kept"])))
+                    for n in data["narrowings"]
+                ),
+                slices={
+                    str(name): {int(axis): tuple(map(int, indexes)) for axis, indexes in axes.items()}
+                    for name, axes in data["slices"].items()
+                },
+                blocks=tuple(
+                    ResidualBlock(
+                        name=str(b["name"]),
+                        last=str(b["last"]),
+                        modules=tuple(map(str, b["modules"])),
+                        shape=tuple(map(int, b["shape"])),
+                    )
+                    for b in data["blocks"]
+                ),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PruneError(
+                f"{type(error).__name__}: {error}", where=where, rule="what PrunePlan.to_dict writes", way_out="prune again"
+            ) from error
+
+
+def fingerprint(sizes: Mapping[str, Sequence[int]]) -> str:
+    """A digest of tensor names and shapes."""
+    listing = json.dumps(sorted((name, list(size)) for name, size in sizes.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def make_plan(
+    coupling: Coupling, kept: Mapping[str, Sequence[int]] | None = None, blocks: Sequence[str] = ()
+) -> PrunePlan:
+    """The plan that keeps the given channels of the given groups, all of the others, and drops the given blocks.
+
+    Args:
+        coupling: of the model.
+        kept: for each group to be narrowed the indexes that stay.
+        blocks: names of blocks to remove.
+
+    Raises:
+        PruneError: a group or a block does not exist, or a group would be left empty.
+    """
+    gone, narrowings = [], []
+    for name, indexes in (kept or {}).items():
+        group = coupling.group(name)
+        stays = sorted(set(indexes))
+        if not stays or stays[0] < 0 or stays[-1] >= len(group):
+            raise PruneError(f"keeps {stays}", where=name, rule=f"at least one of channels 0 to {len(group) - 1}")
+        if len(stays) == len(group):
+            continue
+        narrowings.append(Narrowing(group=name, before=len(group), kept=tuple(stays)))
+        gone += [channel for index, channel in enumerate(group.channels) if index not in set(stays)]
+    slices = {
+        name: {axis: tuple(indexes.tolist()) for axis, indexes in axes.items()}
+        for name, axes in removed_slices(gone).items()
+    }
+    return PrunePlan(
+        fingerprint=fingerprint(coupling.sizes),
+        narrowings=tuple(narrowings),
+        slices=slices,
+        blocks=tuple(coupling.block(name) for name in blocks),
+    )
+
+
+def plan(
+    coupling: Coupling,
+    importance: Importance,
+    *,
+    keep: float | Mapping[str, int] = 0.5,
+    scope: Literal["uniform", "global"] = "uniform",
+    grid: int = 8,
+    drop_blocks: Sequence[str] = (),
+) -> PrunePlan:
+    """Choose channels by importance, on the grid.
+
+    Args:
+        coupling: of the model.
+        importance: of its channels.
+        keep: share of the channels that stays, or the width of each named group.
+        scope: `uniform` keeps the share in each group, `global` over all groups together.
+        grid: widths stay on multiples of it where they were on one; no group falls below it.
+        drop_blocks: residual blocks to remove; groups inside them are left alone.
+
+    Raises:
+        PruneError: a value is out of range, or a name unknown.
+    """
+    if grid < 1:
+        raise PruneError(f"grid is {grid}", where="--grid", rule="a positive number of channels", way_out="try 8 or 16")
+    blocks = [coupling.block(name) for name in drop_blocks]
+    open_groups = [group for group in coupling.groups if not any(is_inside(group, block) for block in blocks)]
+    if isinstance(keep, Mapping):
+        widths = {coupling.group(name).name: int(width) for name, width in keep.items()}
+        for name, width in widths.items():
+            if not 1 <= width <= len(coupling.group(name)):
+                raise PruneError(f"width {width}", where=name, rule=f"1 to {len(coupling.group(name))}")
+    elif not 0 < keep <= 1:
+        raise PruneError(f"keep is {keep}", where="--keep", rule="a share above 0 and at most 1", way_out="try 0.5")
+    elif scope == "uniform":
+        widths = {group.name: _on_grid(len(group), keep * len(group), grid) for group in open_groups}
+    elif scope == "global":
+        widths = _global_widths(open_groups, importance, keep, grid)
+    else:
+        raise PruneError(f"unknown {scope!r}", where="--scope", rule="uniform or global")
+    kept = {name: best(importance, name, width) for name, width in widths.items()}
+    return make_plan(coupling, kept, drop_blocks)
+
+
+def best(importance: Importance, group: str, width: int) -> list[int]:
+    """The `width` most important channels of a group, sorted by index."""
+    order = np.argsort(-importance.channels[group], kind="stable")
+    return sorted(order[:width].tolist())
+
+
+def widths_on_grid(size: int, grid: int) -> list[int]:
+    """The widths below `size` that a group may be narrowed to: whole grid units go.
+
+    >>> widths_on_grid(64, 16), widths_on_grid(20, 16), widths_on_grid(16, 16)
+    ([48, 32, 16], [], [])
+    """
+    return [] if size % grid else list(range(size - grid, 0, -grid))
+
+
+def is_inside(group: ChannelGroup, block: ResidualBlock) -> bool:
+    """Whether every tensor of a group belongs to a block's modules."""
+    modules = {block.last, *block.modules}
+    return all(name.rpartition(".")[0] in modules for name, _ in group.tensors)
+
+
+def _on_grid(size: int, wanted: float, grid: int) -> int:
+    options = [size, *widths_on_grid(size, grid)]
+    return min(options, key=lambda width: (abs(width - wanted), width))
+
+
+def _global_widths(groups: Sequence[ChannelGroup], importance: Importance, keep: float, grid: int) -> dict[str, int]:
+    widths = {group.name: len(group) for group in groups}
+    to_go = (1 - keep) * sum(widths.values())
+    # Grid units of each group, the least important first; a unit's price is the mean importance of its channels.
+    while True:
+        prices = {}
+        for group in groups:
+            width = widths[group.name]
+            if len(group) % grid == 0 and width > grid:
+                ranked = np.sort(importance.channels[group.name])
+                start = len(group) - width
+                prices[group.name] = float(ranked[start : start + grid].mean())
+        if not prices or to_go < grid / 2:
+            return widths
+        cheapest = min(prices, key=lambda name: prices[name])
+        widths[cheapest] -= grid
+        to_go -= grid

@@ -1,0 +1,153 @@
+"""The verbs: analyse a model, prune it with proof, keep it, and rebuild it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from edgekit.errors import PruneError
+from edgekit.prune.blocks import ResidualBlock
+from edgekit.prune.coupling import ChannelGroup, Coupling, couple
+from edgekit.prune.plan import PrunePlan, make_plan
+from edgekit.prune.proof import Proof, prove
+from edgekit.prune.surgery import apply
+from edgekit.store import write_atomic, write_json
+from edgekit.workload import Batch
+
+PLAN, WEIGHTS = "plan.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """A smaller model, the plan that made it, and the proof that nothing else changed."""
+
+    model: nn.Module
+    plan: PrunePlan
+    proof: Proof
+
+
+def analyse(model: nn.Module, example: Batch) -> Coupling:
+    """What of `model` can be removed, and what cannot, and why.
+
+    The graph of `torch.export` shows which channels hang together, index by index. It does not show whether the code takes
+    its sizes from its tensors or has them as numbers. So each group and each block is probed: one removal, applied and
+    proved. What fails is frozen with the reason.
+
+    Args:
+        model: left as it is.
+        example: real inputs, two samples or so.
+
+    Raises:
+        PruneError: `torch.export` refuses the model.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> [(group.name, len(group)) for group in analyse(net, Batch((torch.ones(2, 3, 9, 9),), {}, None)).groups]
+    [('0', 8)]
+    """
+    coupling = couple(model, example)
+    frozen = list(coupling.frozen)
+    groups: list[ChannelGroup] = []
+    for group in coupling.groups:
+        if len(group) < 2:
+            frozen.append((group.name, "a single channel"))
+            continue
+        # The last channels: sizes that the code has as numbers show whichever goes.
+        why = _fault(model, example, make_plan(coupling, {group.name: range(len(group) - 1)}))
+        if why is None:
+            groups.append(group)
+        else:
+            frozen.append((group.name, why))
+    blocks: list[ResidualBlock] = []
+    for block in coupling.blocks:
+        why = _fault(model, example, make_plan(coupling, blocks=[block.name]))
+        if why is None:
+            blocks.append(block)
+        else:
+            frozen.append((block.name, why))
+    return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
+
+
+def _fault(model: nn.Module, example: Batch, plan: PrunePlan) -> str | None:
+    try:
+        prove(model, apply(model, plan), plan, example, noise=0)
+    except PruneError as error:
+        return error.problem
+    return None
+
+
+def prune(model: nn.Module, example: Batch, plan: PrunePlan) -> Pruned:
+    """Apply `plan` to a copy of `model` and prove the outcome.
+
+    Args:
+        model: left as it is.
+        example: real inputs for the proof, two samples or so.
+        plan: what to remove.
+
+    Raises:
+        PruneError: the plan is for another model, or the proof fails.
+    """
+    smaller = apply(model, plan)
+    return Pruned(model=smaller, plan=plan, proof=prove(model, smaller, plan, example))
+
+
+def save(folder: Path, plan: PrunePlan, model: nn.Module) -> None:
+    """Keep a pruned model: `plan.json` and `weights.safetensors`, which `replay` takes with the user's class.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    from safetensors.torch import save as to_bytes
+
+    state, seen = {}, set[int]()
+    for name, value in model.state_dict().items():
+        # A tensor under two names is written once for each: safetensors refuses memory that is shared.
+        state[name] = value.clone().contiguous() if value.data_ptr() in seen else value.contiguous()
+        seen.add(value.data_ptr())
+    write_atomic(folder / WEIGHTS, to_bytes(state))
+    write_json(folder / PLAN, plan.to_dict())
+
+
+def load_plan(folder: Path) -> PrunePlan:
+    """The plan that `save` wrote.
+
+    Raises:
+        PruneError: it is missing or no plan.
+    """
+    path = folder / PLAN
+    try:
+        return PrunePlan.from_dict(json.loads(path.read_text()), str(path))
+    except (OSError, ValueError) as error:
+        raise PruneError(
+            f"cannot read: {error}", where=str(path), rule="a folder written by `edgekit prune`", way_out="prune again"
+        ) from error
+
+
+def replay(factory: Callable[[], nn.Module], folder: Path) -> nn.Module:
+    """Rebuild a pruned model from the user's class, the plan and the weights; nothing is unpickled.
+
+    Args:
+        factory: makes the unpruned model.
+        folder: what `save` wrote.
+
+    Raises:
+        PruneError: a file is missing, the plan is for another model, or the weights do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    model = apply(factory().eval(), load_plan(folder))
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise PruneError(
+            f"the weights do not fit: {str(error).splitlines()[0]}",
+            where=str(folder / WEIGHTS),
+            rule="the weights that were saved with this plan",
+            way_out="prune again",
+        ) from error
+    return model

@@ -1,0 +1,143 @@
+"""Applying a plan to the user's own modules: their classes stay, their tensors get smaller."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from edgekit.errors import PruneError
+from edgekit.prune.blocks import ResidualBlock, ZeroBranch
+from edgekit.prune.coupling import tensor_sizes, tensors_of
+from edgekit.prune.plan import PrunePlan, fingerprint
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
+    """A copy of `model` without what the plan removes.
+
+    Raises:
+        PruneError: the plan was made for another model.
+    """
+    check_fit(model, plan)
+    pruned = copy.deepcopy(model)
+    modules = dict(pruned.named_modules())
+    for name, axes in plan.slices.items():
+        owner, _, attribute = name.rpartition(".")
+        _shrink(modules[owner], attribute, axes)
+    for owner in sorted({name.rpartition(".")[0] for name in plan.slices}):
+        _resize(modules[owner])
+    for block in plan.blocks:
+        for name in block.modules:
+            pruned.set_submodule(name, nn.Identity())
+        pruned.set_submodule(block.last, ZeroBranch(_narrowed_shape(modules[block.last], block, plan)))
+    return pruned
+
+
+def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> tuple[int, ...]:
+    """The shape of a removed branch's zeros when the stream that they are added to has been narrowed as well."""
+    gone = len(plan.slices.get(f"{block.last}.weight", {}).get(1 if isinstance(last, TRANSPOSED) else 0, ()))
+    axis = len(block.shape) - 1 if isinstance(last, nn.Linear) else 0
+    return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))
+
+
+def check_fit(model: nn.Module, plan: PrunePlan) -> None:
+    """Raise a `PruneError` unless the plan was made for a model with these tensors."""
+    found = fingerprint(tensor_sizes(model))
+    if found != plan.fingerprint:
+        raise PruneError(
+            f"the model's tensors have fingerprint {found[:12]}",
+            where=type(model).__name__,
+            rule=f"the plan was made for {plan.fingerprint[:12]}",
+            way_out="apply it to the model it was made for, or prune this one",
+        )
+
+
+def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
+    """A copy of `model` in which everything that the plan removes is zero: the reference of the proof.
+
+    A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes nothing,
+    whatever the activation between makes of zero. A removed block's last layer answers zero.
+    """
+    check_fit(model, plan)
+    twin = copy.deepcopy(model)
+    tensors = tensors_of(twin)
+    with torch.no_grad():
+        for name, axes in plan.slices.items():
+            for axis, indexes in axes.items():
+                tensors[name].index_fill_(axis, torch.tensor(indexes), 0.0)
+    modules = dict(twin.named_modules())
+    for block in plan.blocks:
+        # By a hook and not by zero weights: that holds for any layer.
+        modules[block.last].register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
+    return twin
+
+
+def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
+    """A copy of `model`, unpruned, with the weights of `pruned` where those exist.
+
+    With it a bolder plan, made for the unpruned model, starts from what a milder one has recovered. What the milder plan
+    removed has its original values; the bolder one must remove it too.
+    """
+    check_fit(model, plan)
+    twin = copy.deepcopy(model)
+    targets, sources = twin.state_dict(), pruned.state_dict()
+    with torch.no_grad():
+        for name, source in sources.items():
+            target = targets[name]
+            axes = plan.slices.get(name, {})
+            if not axes:
+                target.copy_(source)
+                continue
+            grid = [torch.tensor(_kept(size, axes.get(axis, ()))) for axis, size in enumerate(target.shape)]
+            target[torch.meshgrid(*grid, indexing="ij")] = source
+    return twin
+
+
+def _kept(size: int, removed: Sequence[int]) -> list[int]:
+    gone = set(removed)
+    return [index for index in range(size) if index not in gone]
+
+
+def _shrink(module: nn.Module, attribute: str, axes: Mapping[int, Sequence[int]]) -> None:
+    value = getattr(module, attribute)
+    data = value.detach()
+    for axis, removed in axes.items():
+        data = data.index_select(axis, torch.tensor(_kept(data.shape[axis], removed)))
+    data = data.contiguous().clone()
+    if isinstance(value, nn.Parameter):
+        setattr(module, attribute, nn.Parameter(data, requires_grad=value.requires_grad))
+    else:
+        module._buffers[attribute] = data  # noqa: SLF001 - the one place that torch keeps buffers in
+
+
+def _resize(module: nn.Module) -> None:
+    """Bring a module's own record of its sizes in line with its tensors."""
+    if isinstance(module, CONVOLUTIONS):
+        per_group = module.out_channels // module.groups
+        module.out_channels = module.weight.shape[0]
+        if module.groups > 1:
+            module.groups = module.out_channels // per_group
+        module.in_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, TRANSPOSED):
+        module.in_channels = module.weight.shape[0]
+        module.out_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        per_group = module.num_channels // module.num_groups
+        module.num_channels = module.weight.shape[0]
+        module.num_groups = module.num_channels // per_group
+    elif isinstance(module, NORMS):
+        sized = module.weight if module.weight is not None else module.running_mean
+        assert sized is not None
+        module.num_features = sized.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]

@@ -1,0 +1,86 @@
+"""Small questions and changes that the passes over a graph share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.errors import QuantizeError
+
+
+def load(path: Path) -> ir.Model:
+    """Read an ONNX file whose nodes all have a name of their own.
+
+    Raises:
+        QuantizeError: there is no such file, or it is no ONNX.
+    """
+    if not path.is_file():
+        raise QuantizeError(f"no file {path}", where="quantize", rule="an fp32 ONNX file", way_out="`edgekit export` writes one")
+    try:
+        model = ir.load(path)
+    except Exception as error:
+        raise QuantizeError(
+            f"not an ONNX file: {type(error).__name__}", where=str(path), rule="what `edgekit export` writes"
+        ) from error
+    taken = Counter(node.name for node in model.graph)
+    for index, node in enumerate(model.graph):
+        if not node.name or taken[node.name] > 1:
+            node.name = f"{node.op_type}_{index}_{node.outputs[0].name}"
+    return model
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The numbers behind a value that does not depend on the inputs, or None."""
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Constant":
+        tensor = ir.convenience.get_const_tensor(value)
+        return None if tensor is None else tensor.numpy()
+    return None
+
+
+def only_user(value: ir.Value) -> bool:
+    """Whether exactly one node uses a value, and it is no output of the graph."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A new constant of the graph."""
+    taken, number, unique = graph.initializers, 1, name
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    value = ir.Value(
+        name=unique,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.tensor(array, name=unique),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
+    """Put `new` in the place of `old`; its output takes over name, type, shape and uses."""
+    before, after = old.outputs[0], new.outputs[0]
+    after.shape, after.type = before.shape, before.type
+    graph.insert_before(old, new)
+    name = before.name
+    ir.convenience.replace_all_uses_with(before, after)
+    for index, output in enumerate(graph.outputs):
+        if output is before:
+            graph.outputs[index] = after
+    graph.remove(old, safe=True)
+    after.name = name
+
+
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Remove constants that nothing uses."""
+    for name in [name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
+        del graph.initializers[name]

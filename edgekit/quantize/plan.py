@@ -1,0 +1,161 @@
+"""A quantization plan: which values are int8 on which scale. Data that prints, saves and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from edgekit.errors import QuantizeError
+from edgekit.spec import IOSpec
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How one activation becomes an 8-bit integer: real = scale * (integer - zero_point)."""
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantPlan:
+    """What is quantized, and how.
+
+    Args:
+        target: the kind of device.
+        scheme: `static`, `dynamic` or `half`.
+        ranges: how activation ranges were chosen; empty where none are needed.
+        weight_limit: largest absolute integer of a weight; 63 keeps AVX2's 16-bit sums from saturating.
+        activations: for each value of the graph its scale.
+        nodes: names of the nodes that are to run in int8.
+        reasons: for every other node why it does not.
+        bias_shift: for a node the correction that is added to its bias, one number per output channel.
+    """
+
+    target: str
+    scheme: str
+    ranges: str
+    weight_limit: int
+    activations: Mapping[str, Scale]
+    nodes: tuple[str, ...]
+    reasons: Mapping[str, str]
+    bias_shift: Mapping[str, tuple[float, ...]]
+
+    def __str__(self) -> str:
+        lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes in int8"]
+        lines += [f"  {name}: {why}" for name, why in self.reasons.items()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form; `from_dict` takes it back."""
+        return {
+            "version": VERSION,
+            "target": self.target,
+            "scheme": self.scheme,
+            "ranges": self.ranges,
+            "weight_limit": self.weight_limit,
+            "activations": {name: asdict(scale) for name, scale in self.activations.items()},
+            "nodes": list(self.nodes),
+            "reasons": dict(self.reasons),
+            "bias_shift": {name: list(shift) for name, shift in self.bias_shift.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "plan") -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            QuantizeError: it is of another version, or no plan.
+        """
+        version = data.get("version") if isinstance(data, dict) else None
+        if version != VERSION:
+            raise QuantizeError(f"version {version!r}", where=where, rule=f"a plan of version {VERSION}")
+        try:
+            return cls(
+                target=str(data["target"]),
+                scheme=str(data["scheme"]),
+                ranges=str(data["ranges"]),
+                weight_limit=int(data["weight_limit"]),
+                activations={str(name): Scale(**scale) for name, scale in data["activations"].items()},
+                nodes=tuple(map(str, data["nodes"])),
+                reasons={str(name): str(why) for name, why in data["reasons"].items()},
+                bias_shift={str(name): tuple(map(float, shift)) for name, shift in data["bias_shift"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise QuantizeError(
+                f"{type(error).__name__}: {error}", where=where, rule="what QuantPlan.to_dict writes", way_out="plan again"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlacement:
+    """What became of one node: its precision in the graph that ONNX Runtime really runs, and why."""
+
+    name: str
+    op: str
+    precision: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A quantized file.
+
+    Args:
+        path: the file.
+        spec: its inputs and outputs.
+        plan: what was done.
+        nodes: each node of the fp32 graph, and what became of it.
+        kernels: operators of the graph that ONNX Runtime makes of the file here, with their counts.
+        sqnr_db: signal to quantization noise at the model's outputs on calibration data, in decibels.
+    """
+
+    path: Path
+    spec: IOSpec
+    plan: QuantPlan
+    nodes: tuple[NodePlacement, ...]
+    kernels: Mapping[str, int]
+    sqnr_db: float
+
+    @property
+    def scheme(self) -> str:
+        """`static`, `dynamic` or `half`."""
+        return self.plan.scheme
+
+    @property
+    def int8_nodes(self) -> int:
+        """How many nodes ended in an int8 kernel."""
+        return sum(node.precision == "int8" for node in self.nodes)
+
+    @property
+    def float_nodes(self) -> int:
+        """How many did not."""
+        return len(self.nodes) - self.int8_nodes
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form, to be kept in the folder of the file: the path is its name alone."""
+        return {
+            "path": self.path.name,
+            "spec": self.spec.to_dict(),
+            "plan": self.plan.to_dict(),
+            "nodes": [asdict(node) for node in self.nodes],
+            "kernels": dict(self.kernels),
+            "sqnr_db": self.sqnr_db,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: Path) -> Self:
+        """Read what `to_dict` wrote; `folder` is where the file lies now."""
+        return cls(
+            path=folder / str(data["path"]),
+            spec=IOSpec.from_dict(data["spec"]),
+            plan=QuantPlan.from_dict(data["plan"]),
+            nodes=tuple(NodePlacement(**node) for node in data["nodes"]),
+            kernels={str(name): int(count) for name, count in data["kernels"].items()},
+            sqnr_db=float(data["sqnr_db"]),
+        )

@@ -1,0 +1,125 @@
+"""Precision, memory layout and loading processes, by measurement."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.training.config import FitConfig
+from edgekit.workload import Batch, Stream, can_fork
+
+Objective = Callable[[nn.Module, Batch], Tensor]
+
+ROUNDS = 3
+"""Timed steps of each candidate; one more goes before them, since the first step plans kernels."""
+WORTH = 0.05
+"""How much faster a setting must be to be taken instead of a plainer one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a training computes: as measured, or as asked for."""
+
+    precision: str
+    channels_last: bool
+    workers: int
+    step_s: float
+
+
+def choose(
+    model: nn.Module,
+    stream: Stream,
+    objective: Objective,
+    config: FitConfig,
+    device: torch.device,
+    *,
+    precision: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Choice:
+    """Time a few steps of each setting left open, interleaved, on copies of `model`, and take the fastest.
+
+    fp32 and contiguous is the plainest; another setting must be 5 % faster and give a finite loss. `precision` fixes
+    what the caller's Fabric carries.
+    """
+    batches, fetch_s = [], []
+    for step in range(ROUNDS + 1):
+        begin = clock()
+        batches.append(stream.batch(step % max(len(stream), 1)))
+        fetch_s.append(clock() - begin)
+    candidates = _candidates(config, batches[0], precision)
+    trials = [_Trial(model, objective, device, precision=kind, channels_last=layout) for kind, layout in candidates]
+    times: list[list[float]] = [[] for _ in trials]
+    for batch in batches:
+        for trial, seconds in zip(trials, times, strict=True):
+            begin = clock()
+            trial.step(batch)
+            seconds.append(clock() - begin)
+    best, best_s = 0, min(times[0][1:])
+    for index in range(1, len(trials)):
+        fastest = min(times[index][1:])
+        if trials[index].finite and (fastest < best_s * (1 - WORTH) or not trials[best].finite):
+            best, best_s = index, fastest
+    load_s = min(fetch_s[1:])
+    workers = _workers(config, load_s, best_s)
+    kind, layout = candidates[best]
+    return Choice(
+        precision=kind,
+        channels_last=layout,
+        workers=workers,
+        step_s=best_s + (load_s if workers == 0 else 0.0),
+    )
+
+
+def _candidates(config: FitConfig, batch: Batch, precision: str | None) -> list[tuple[str, bool]]:
+    images = any(leaf.ndim == 4 for leaf in batch.leaves())
+    wanted = precision or config.precision
+    kinds = ("fp32", "bf16") if wanted == "auto" else (wanted,)
+    layouts: Sequence[bool] = (False, True) if config.channels_last == "auto" else (config.channels_last,)
+    if not images:
+        layouts = (False,)
+    every = [(kind, layout) for kind in kinds for layout in layouts]
+    # bf16 kernels want channels-last wherever the layout matters: its contiguous form is not worth a measurement.
+    return [pair for pair in every if len(every) < 4 or pair != ("bf16", False)]
+
+
+def _workers(config: FitConfig, load_s: float, step_s: float) -> int:
+    if config.workers != "auto":
+        return config.workers
+    cores = os.cpu_count() or 1
+    if not can_fork() or cores < 2 or load_s < WORTH * step_s:
+        return 0
+    return min(cores, math.ceil(load_s / step_s))
+
+
+def in_layout(model: nn.Module, *, channels_last: bool) -> nn.Module:
+    """`model` itself, its 4-D parameters laid out channels-last or contiguous; values stay the same.
+
+    >>> in_layout(nn.Conv2d(2, 2, 3), channels_last=True).weight.is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(memory_format=layout)  # type: ignore[call-overload,no-any-return] # torch's stub lacks this form
+
+
+class _Trial:
+    def __init__(
+        self, model: nn.Module, objective: Objective, device: torch.device, *, precision: str, channels_last: bool
+    ) -> None:
+        self.model = in_layout(copy.deepcopy(model).to(device), channels_last=channels_last).train()
+        self.format = torch.channels_last if channels_last else None
+        self.precision, self.objective, self.device = precision, objective, device
+        self.finite = True
+
+    def step(self, batch: Batch) -> None:
+        self.model.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.objective(self.model, batch.to(device=self.device, memory_format=self.format))
+        torch.autograd.backward(loss)
+        self.finite = self.finite and math.isfinite(loss.item())

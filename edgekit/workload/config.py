@@ -1,0 +1,246 @@
+"""`edgekit.toml`: what a workload is made of, as text."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from edgekit import tasks
+from edgekit.errors import WorkloadError
+from edgekit.tasks import Task
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "classification": tasks.classification,
+    "multilabel": tasks.multilabel,
+    "regression": tasks.regression,
+    "reconstruction": tasks.reconstruction,
+    "imitation": tasks.imitation,
+}
+"""The tasks that have a name."""
+
+TEMPLATE = """\
+# edgekit.toml: what to compress. Paths start from this file's folder. Lines with # are optional.
+
+# The trained model: a function without arguments that returns an nn.Module with its weights.
+model = "net.py:model"
+
+# Data: a function that returns a Dataset or a DataLoader, a directory or zip with one folder of images per class,
+# or an .npz with x (or several inputs by name) and y.
+train = "net.py:train_data"
+test = "net.py:test_data"
+
+# Data that decisions may look at. Without it, half of test (at most 5,000 samples) is set aside, because a trained
+# model has already seen its train data. selection_from = "train" sets some of train aside instead: only for models that
+# edgekit trains itself.
+# selection = "net.py:validation_data"
+# selection_from = "test"
+
+# classification, multilabel, regression, reconstruction or imitation (no labels: the original is the reference),
+# or a function that returns an edgekit.tasks.Task, as "net.py:task".
+# task = "classification"
+
+# Names of the classes, in the order of the model's outputs.
+# labels = ["cat", "dog"]
+
+# How images become inputs, as in training: [height, width], and mean and standard deviation of each channel in [0, 1].
+# Needed for images in folders and zips; with it, the bundle takes images and not only arrays.
+# image_size = [224, 224]
+# mean = [0.485, 0.456, 0.406]
+# std = [0.229, 0.224, 0.225]
+# Resize the shorter side to this first and cut image_size out of the centre, as in ImageNet training.
+# shorter_side = 256
+
+# Use fewer samples (drawn with the seed, every class in proportion).
+# limit_train = 10000
+# limit_test = 2000
+# calibration_size = 512
+
+# seed = 0
+# name = "my-model"
+"""
+"""What `edgekit init` writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadConfig:
+    """A workload as text; see `TEMPLATE` for what each entry means.
+
+    Args:
+        folder: where relative paths in `model`, `train`, `test`, `selection` and `task` start.
+
+    Raises:
+        WorkloadError: an entry has the wrong type or value; the message names it.
+
+    >>> WorkloadConfig(model="net.py:model", train="net.py:train", test="net.py:test").task
+    'classification'
+    """
+
+    model: str
+    train: str
+    test: str
+    selection: str | None = None
+    selection_from: Literal["test", "train"] = "test"
+    task: str = "classification"
+    labels: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
+    shorter_side: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    limit_train: int | None = None
+    limit_test: int | None = None
+    calibration_size: int = 512
+    seed: int = 0
+    name: str | None = None
+    folder: Path = Path()
+
+    def __post_init__(self) -> None:
+        for key, (accepts, rule) in _RULES.items():
+            value = getattr(self, key)
+            optional = key not in ("model", "train", "test")
+            if not (value is None and optional) and not accepts(value):
+                raise _wrong(key, value, rule)
+        if self.task not in TASKS and ":" not in self.task:
+            raise _wrong("task", self.task, f"one of {', '.join(TASKS)}, or path/to/file.py:function")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise _wrong("mean, std", (self.mean, self.std), "both or neither, with one number per channel")
+        if self.std is not None and min(self.std) <= 0:
+            raise _wrong("std", self.std, "positive numbers")
+
+    def resolved(self, reference: str) -> str:
+        """`reference` with a relative path in it made absolute from `folder`; module references stay as they are.
+
+        >>> WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path("/p")).resolved("net.py:model")
+        '/p/net.py:model'
+        """
+        target, separator, name = reference.rpartition(":") if _is_file_function(reference) else (reference, "", "")
+        is_module = ":" in reference and not separator
+        if is_module or Path(target).expanduser().is_absolute():
+            return reference
+        return f"{self.folder / Path(target).expanduser()}{separator}{name}"
+
+
+def read_config(path: Path, **overrides: Any) -> WorkloadConfig:
+    """Read an `edgekit.toml`.
+
+    Args:
+        path: the file; relative paths in it start from its folder.
+        overrides: entries that replace those of the file, such as options of the command line (paths in them start from
+            the current folder); None leaves the file's.
+
+    Raises:
+        WorkloadError: the file is missing or no TOML, a key is unknown or missing, a value has the wrong type.
+    """
+    try:
+        with path.open("rb") as file:
+            entries = tomllib.load(file)
+    except OSError as error:
+        raise WorkloadError(
+            f"cannot read: {error.strerror}", where=str(path), rule="a TOML file", way_out="`edgekit init` writes one"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WorkloadError(
+            f"no valid TOML: {error}", where=str(path), rule="https://toml.io", way_out="`edgekit init` shows the form"
+        ) from error
+    folder = path.resolve().parent
+    try:
+        config = config_from(entries, folder=folder)
+    except WorkloadError as error:
+        raise WorkloadError(
+            error.problem, where=f"{path}: {error.where}", rule=error.rule, way_out=error.way_out
+        ) from error
+    here = WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path.cwd())
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for key in ("model", "train", "test", "selection", "task"):
+        if isinstance(given.get(key), str) and given[key] not in TASKS:
+            given[key] = here.resolved(given[key])
+    return replace(config, **given)
+
+
+def config_from(entries: Mapping[str, Any], *, folder: Path) -> WorkloadConfig:
+    """A config out of the entries of a parsed `edgekit.toml`.
+
+    Raises:
+        WorkloadError: a key is unknown or missing, or a value has the wrong type.
+
+    >>> config_from({"model": "m:f", "train": "m:f", "test": "m:f", "sede": 1}, folder=Path())
+    Traceback (most recent call last):
+    edgekit.errors.WorkloadError: unknown key 'sede'
+      where: sede
+      rule: one of calibration_size, image_size, labels, limit_test, limit_train, mean, model, name, seed, selection, \
+selection_from, shorter_side, std, task, test, train
+      way out: did you mean seed?
+    """
+    import difflib
+
+    known = {field.name for field in fields(WorkloadConfig)} - {"folder"}
+    for key in entries:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            raise WorkloadError(
+                f"unknown key {key!r}",
+                where=key,
+                rule=f"one of {', '.join(sorted(known))}",
+                way_out=f"did you mean {near[0]}?" if near else "remove it",
+            )
+    for key in ("model", "train", "test"):
+        if key not in entries:
+            raise WorkloadError(
+                f"the key {key!r} is missing",
+                where=key,
+                rule=f"{key} is needed",
+                way_out=f'add a line such as {key} = "net.py:{"model" if key == "model" else key + "_data"}"',
+            )
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
+    return WorkloadConfig(**cast("Any", values), folder=folder)
+
+
+def _is_file_function(reference: str) -> bool:
+    return reference.rpartition(":")[0].endswith(".py")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+
+
+_REFERENCE = (_is_text, "a reference such as path/to/file.py:function")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": _REFERENCE,
+    "train": _REFERENCE,
+    "test": _REFERENCE,
+    "selection": _REFERENCE,
+    "task": (_is_text, "a task's name"),
+    "name": (_is_text, "a name"),
+    "selection_from": (lambda value: value in ("test", "train"), '"test" or "train"'),
+    "labels": (lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of names"),
+    "image_size": (
+        lambda value: isinstance(value, tuple) and len(value) == 2 and all(map(_is_count, value)),
+        "[height, width] in pixels",
+    ),
+    "shorter_side": (_is_count, "a positive number of pixels"),
+    "mean": (_is_numbers, "a list of numbers, one per channel"),
+    "std": (_is_numbers, "a list of numbers, one per channel"),
+    "limit_train": (_is_count, "a positive number of samples"),
+    "limit_test": (_is_count, "a positive number of samples"),
+    "calibration_size": (_is_count, "a positive number of samples"),
+    "seed": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        "an integer from 0 up",
+    ),
+}
+
+
+def _wrong(key: str, value: Any, rule: str) -> WorkloadError:
+    return WorkloadError(
+        f"{key} is {value!r}", where=key, rule=rule, way_out="`edgekit init` writes a file that shows each entry"
+    )

@@ -1,0 +1,255 @@
+"""The user's model, data and task, taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from edgekit.device.preprocess import Preprocessing
+from edgekit.errors import WorkloadError
+from edgekit.tasks import Task, outputs_of
+from edgekit.workload.batch import Batch
+from edgekit.workload.config import TASKS, WorkloadConfig
+from edgekit.workload.loading import loader
+from edgekit.workload.references import load_callable
+from edgekit.workload.sources import load_data
+from edgekit.workload.splits import Splits, make_splits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is compressed, and what it is judged by.
+
+    Args:
+        name: of the model, for folders and reports.
+        model_reference: where the factory came from.
+        factory: returns the trained `nn.Module`.
+        task: loss and metric.
+        splits: the data.
+        labels: class names in the order of the outputs, or ().
+        preprocessing: how an image becomes an input, where that is known.
+    """
+
+    name: str
+    model_reference: str
+    factory: Callable[[], nn.Module]
+    task: Task
+    splits: Splits
+    labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    def model(self) -> nn.Module:
+        """A fresh trained model: in eval mode, on the CPU, in float32, its weights finite.
+
+        Raises:
+            WorkloadError: the factory raises, returns no `nn.Module`, or a weight is NaN or infinite.
+        """
+        made = self.factory()
+        if not isinstance(made, nn.Module):
+            raise WorkloadError(
+                f"the factory returned a {type(made).__name__}",
+                where=self.model_reference,
+                rule="a torch.nn.Module with its trained weights",
+                way_out="return the module itself, not its state dict or class",
+            )
+        for name, tensor in (*made.named_parameters(), *made.named_buffers()):
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                bad = int((~torch.isfinite(tensor)).sum())
+                raise WorkloadError(
+                    f"{bad} of {tensor.numel()} values of {name} are NaN or infinite",
+                    where=self.model_reference,
+                    rule="trained weights are finite",
+                    way_out="load a checkpoint from before the training diverged",
+                )
+        return made.eval().float().cpu()
+
+    def example(self, n: int = 2) -> Batch:
+        """The first `n` samples of the calibration split as one batch."""
+        return next(iter(loader(self.splits.calibration, n, model=self.model(), seed=self.splits.seed)))
+
+
+def load_workload(config: WorkloadConfig) -> Workload:
+    """Load what `config` names: the model's factory, the data, the task.
+
+    The model is made once and tried on one batch, so that what does not fit together is found here.
+
+    Raises:
+        WorkloadError: a reference is wrong or its function raises, the model is none or its weights are not finite.
+        DataError: the data are missing, too few, or do not fit the model or the task.
+    """
+    preprocessing = _preprocessing(config)
+    image = None if preprocessing is None else preprocessing.apply
+
+    def data(reference: str) -> Dataset[Any]:
+        return load_data(config.resolved(reference), image=image)
+
+    train, test = data(config.train), data(config.test)
+    selection = None if config.selection is None else data(config.selection)
+    sources = {"train": config.train, "test": config.test}
+    if config.selection is not None:
+        sources["selection"] = config.selection
+    splits = make_splits(
+        train,
+        test,
+        selection,
+        seed=config.seed,
+        calibration_size=config.calibration_size,
+        selection_from=config.selection_from,
+        limit_train=config.limit_train,
+        limit_test=config.limit_test,
+        sources=sources,
+    )
+    workload = Workload(
+        name=config.name or _name(config.model),
+        model_reference=config.model,
+        factory=load_callable(config.resolved(config.model)),
+        task=_task(config),
+        splits=splits,
+        labels=config.labels or tuple(str(label) for label in getattr(train, "classes", ())),
+        preprocessing=preprocessing,
+    )
+    if workload.task.target_is_reference:
+        workload = with_reference_targets(workload)
+    try_out(workload)
+    return workload
+
+
+def try_out(workload: Workload) -> None:
+    """Run the model on one batch and hold the answer against the task.
+
+    Raises:
+        WorkloadError: the model raises on a batch.
+        DataError: targets are missing, out of range or of another shape; outputs are not finite.
+    """
+    model = workload.model()
+    batch = next(iter(loader(workload.splits.test, 8, model=model, seed=workload.splits.seed)))
+    try:
+        with torch.no_grad():
+            outputs = outputs_of(batch.call(model))
+    except WorkloadError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{leaf.dtype} {list(leaf.shape)}".removeprefix("torch.") for leaf in batch.leaves())
+        raise WorkloadError(
+            f"the model raised on a batch of the test data: {type(error).__name__}: {error}",
+            where=workload.model_reference,
+            rule=f"the model takes what the data give: {shapes}",
+            way_out="check shapes and dtypes; edgekit stacks the items of the dataset to a batch and passes it on",
+        ) from error
+    if not isinstance(batch.target, Tensor):
+        if workload.task.name == "custom":
+            return
+        raise WorkloadError(
+            "the data carry no target" if batch.target is None else f"the target is a {type(batch.target).__name__}",
+            where="test data",
+            rule=f"the task {workload.task.name} needs one target per sample",
+            way_out='return (x, y) from the dataset, or set task = "imitation" to take the original as reference',
+        )
+    workload.task.check(tuple(output.float().cpu().numpy() for output in outputs), batch.target.cpu().numpy())
+
+
+def with_reference_targets(workload: Workload) -> Workload:
+    """This workload with what its own model says as the targets of calibration, selection and test.
+
+    For data without labels. Training data stay without targets: augmentation changes what the model would say.
+    """
+    model = workload.model()
+    splits = workload.splits
+
+    def answered(part: Dataset[Any]) -> Dataset[Any]:
+        return Answered(part, model, seed=splits.seed)
+
+    return Workload(
+        name=workload.name,
+        model_reference=workload.model_reference,
+        factory=workload.factory,
+        task=workload.task,
+        splits=Splits(
+            train=splits.train,
+            calibration=answered(splits.calibration),
+            selection=answered(splits.selection),
+            test=answered(splits.test),
+            sources=splits.sources,
+            seed=splits.seed,
+        ),
+        labels=workload.labels,
+        preprocessing=workload.preprocessing,
+    )
+
+
+class Answered(Dataset[Any]):
+    """Inputs of a data set with what a model says about them; items are (inputs, the model's first output).
+
+    >>> items = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])]
+    >>> Answered(items, nn.Identity())[1][1]
+    tensor([3., 4.])
+    """
+
+    def __init__(self, dataset: Any, model: nn.Module, *, seed: int = 0) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        with torch.no_grad():
+            self.answers = torch.cat(
+                [outputs_of(batch.call(model))[0].float() for batch in loader(dataset, 64, model=model, seed=seed)]
+            )
+        self._has_target = next(iter(loader(dataset, 1, model=model, seed=seed))).target is not None
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index]
+        return (item[0] if self._has_target else item, self.answers[index])
+
+
+def digest_of(model: nn.Module) -> str:
+    """The SHA-256 over the names, dtypes, shapes and bytes of a model's parameters and buffers.
+
+    >>> digest_of(nn.Identity()) == digest_of(nn.ReLU())
+    True
+    """
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in _tensors(model):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _task(config: WorkloadConfig) -> Task:
+    if config.task in TASKS:
+        return TASKS[config.task]()
+    made = load_callable(config.resolved(config.task))()
+    if not isinstance(made, Task):
+        raise WorkloadError(
+            f"the function returned a {type(made).__name__}",
+            where=f"task = {config.task}",
+            rule="an edgekit.tasks.Task",
+            way_out="return edgekit.tasks.custom(loss=..., per_sample=...)",
+        )
+    return made
+
+
+def _preprocessing(config: WorkloadConfig) -> Preprocessing | None:
+    if config.image_size is None:
+        return None
+    mean, std = config.mean or (0.0, 0.0, 0.0), config.std or (1.0, 1.0, 1.0)
+    return Preprocessing(size=config.image_size, shorter_side=config.shorter_side, mean=mean, std=std)
+
+
+def _name(reference: str) -> str:
+    target, _, function = reference.rpartition(":")
+    return f"{Path(target).stem}-{function}".replace(".", "-")
