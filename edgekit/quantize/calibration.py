@@ -45,13 +45,17 @@ def observe(
         QuantizeError: there is no calibration data, or a value is NaN or infinite.
         EdgekitError: a batch does not fit the model's inputs.
     """
-    session = open_session(_with_outputs(model, values, folder), threads=0)
+    given = {tensor.name for tensor in spec.inputs}
+    computed = [name for name in values if name not in given]
+    session = open_session(_with_outputs(model, computed, folder), threads=0)
     observed = Observed({name: Histogram() for name in values})
     total = len(calibration) if isinstance(calibration, Sequence) else 0
     done = 0
     for feeds in calibration:
         spec.check_feeds(feeds)
-        for name, array in zip(values, session.run(list(values), dict(feeds)), strict=True):
+        arrays = dict(zip(computed, session.run(computed, dict(feeds)), strict=True) if computed else ())
+        for name in values:
+            array = np.asarray(feeds[name] if name in given else arrays[name])
             observed.histograms[name].add(array, name)
             axis = array.ndim - 1 if array.ndim < 4 else 1
             others = tuple(index for index in range(array.ndim) if index != axis)
@@ -69,8 +73,7 @@ def observe(
 
 def _with_outputs(model: ir.Model, values: Sequence[str], folder: Path) -> Path:
     twin = model.clone()
-    known = {value.name for value in twin.graph.outputs} | {value.name for value in twin.graph.inputs}
-    wanted = set(values) - known
+    wanted = set(values) - {value.name for value in twin.graph.outputs}
     for node in twin.graph:
         for value in node.outputs:
             if value.name in wanted:

@@ -1,0 +1,140 @@
+"""Dynamic int8 for recurrent networks and Transformers: weights ahead of time, activations at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.quantize.graph import constant, drop_unused_initializers, initializer, replace
+from edgekit.quantize.ranges import quantized_weight, weight_scales
+
+CONTRIB = "com.microsoft"
+
+
+def refusals(graph: ir.Graph) -> dict[str, str]:
+    """For every node that dynamic int8 leaves in fp32 the reason."""
+    found = {}
+    for node in graph:
+        if node.op_type == "LSTM":
+            why = _lstm_refusal(node)
+        elif node.op_type in ("MatMul", "Gemm"):
+            why = _product_refusal(node)
+        elif node.op_type == "Conv":
+            why = "a convolution on dynamically quantized activations is slower than in fp32"
+        elif node.op_type == "GRU":
+            why = "ONNX Runtime has no int8 kernel for GRU"
+        else:
+            why = f"dynamic int8 is for matrix products and LSTM, not for {node.op_type}"
+        if why is not None:
+            found[str(node.name)] = why
+    return found
+
+
+def convert(model: ir.Model, nodes: frozenset[str], weight_limit: int) -> None:
+    """Replace the named nodes in place by ONNX Runtime's dynamic kernels."""
+    graph = model.graph
+    quantized: dict[str, tuple[ir.Value, ir.Value, ir.Value]] = {}
+    rewrites: dict[str, Callable[[ir.Node], None]] = {
+        "LSTM": lambda node: _lstm(graph, node, weight_limit),
+        "MatMul": lambda node: _product(graph, node, weight_limit, quantized),
+        "Gemm": lambda node: _product(graph, node, weight_limit, quantized),
+    }
+    for node in [node for node in graph if node.name in nodes]:
+        rewrites[node.op_type](node)
+    model.opset_imports.setdefault(CONTRIB, 1)
+    drop_unused_initializers(graph)
+
+
+def _lstm_refusal(node: ir.Node) -> str | None:
+    if constant(node.inputs[1]) is None or constant(node.inputs[2]) is None:
+        return "its weights are computed"
+    if len(node.inputs) > 7 and node.inputs[7] is not None:
+        return "peephole weights are kept in fp32"
+    if "layout" in node.attributes and node.attributes["layout"].as_int():
+        return "ONNX Runtime's int8 LSTM takes time first"
+    return None
+
+
+def _product_refusal(node: ir.Node) -> str | None:
+    weight = constant(node.inputs[1])
+    if weight is None or weight.ndim != 2:
+        return "both sides are computed" if weight is None else "its weight has more than two dimensions"
+    if node.op_type == "Gemm":
+        plain = all(node.attributes[name].as_float() == 1.0 for name in ("alpha", "beta") if name in node.attributes)
+        if not plain or ("transA" in node.attributes and node.attributes["transA"].as_int()):
+            return "it scales or transposes its input"
+    return None
+
+
+def _lstm(graph: ir.Graph, node: ir.Node, limit: int) -> None:
+    """com.microsoft.DynamicQuantizeLSTM takes weights as [directions, inputs, 4 * hidden] and a scale for each column."""
+    inputs: list[ir.Value | None] = list(node.inputs) + [None] * (8 - len(node.inputs))
+    scales, zeros = [], []
+    for index, stem in ((1, "W"), (2, "R")):
+        weight = constant(inputs[index])
+        assert weight is not None
+        turned = np.ascontiguousarray(weight.transpose(0, 2, 1))
+        per_column = np.stack([weight_scales(direction, 1, limit) for direction in turned])
+        integers = np.stack(
+            [quantized_weight(part, scale, 1, limit) for part, scale in zip(turned, per_column, strict=True)]
+        )
+        inputs[index] = initializer(graph, f"{node.name}.{stem}.int8", integers)
+        scales.append(initializer(graph, f"{node.name}.{stem}.scale", per_column.astype(np.float32)))
+        zeros.append(initializer(graph, f"{node.name}.{stem}.zero_point", np.zeros(per_column.shape, np.int8)))
+    new = ir.node(
+        "DynamicQuantizeLSTM",
+        [*inputs, scales[0], zeros[0], scales[1], zeros[1]],
+        {name: value for name, value in node.attributes.items() if name != "layout"},
+        domain=CONTRIB,
+        name=f"{node.name}_int8",
+        num_outputs=len(node.outputs),
+    )
+    graph.insert_before(node, new)
+    for before, after in zip(node.outputs, new.outputs, strict=True):
+        after.shape, after.type = before.shape, before.type
+        name = before.name
+        ir.convenience.replace_all_uses_with(before, after)
+        for index, output in enumerate(graph.outputs):
+            if output is before:
+                graph.outputs[index] = after
+        before.name, after.name = None, name
+    graph.remove(node, safe=True)
+
+
+def _product(
+    graph: ir.Graph, node: ir.Node, limit: int, quantized: dict[str, tuple[ir.Value, ir.Value, ir.Value]]
+) -> None:
+    """The chain that ONNX Runtime fuses into one kernel: DynamicQuantizeLinear, MatMulInteger, Cast, Mul (and Add)."""
+    source, weight = node.inputs[0], constant(node.inputs[1])
+    assert source is not None
+    assert weight is not None
+    if node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int():
+        weight = np.ascontiguousarray(weight.T)
+    scales = weight_scales(weight, 1, limit)
+    stem = str(node.name)
+    key = str(source.name)
+    if key not in quantized:
+        measure = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=f"{key}_quantize")
+        for output, suffix in zip(measure.outputs, ("int8", "scale", "zero_point"), strict=True):
+            output.name = f"{key}_dynamic_{suffix}"
+        graph.insert_before(node, measure)
+        quantized[key] = (measure.outputs[0], measure.outputs[1], measure.outputs[2])
+    values, scale, zero = quantized[key]
+    integers = initializer(graph, f"{stem}.weight.int8", quantized_weight(weight, scales, 1, limit))
+    weight_zero = initializer(graph, f"{stem}.weight.zero_point", np.zeros(scales.shape, np.int8))
+    weight_scale = initializer(graph, f"{stem}.weight.scale", scales.astype(np.float32))
+    both = ir.node("Mul", [scale, weight_scale], name=f"{stem}_scales")
+    product = ir.node("MatMulInteger", [values, integers, zero, weight_zero], name=f"{stem}_int8")
+    real = ir.node("Cast", [product.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{stem}_cast")
+    scaled = ir.node("Mul", [real.outputs[0], both.outputs[0]], name=f"{stem}_scaled")
+    for made in (both, product, real, scaled):
+        made.outputs[0].name = f"{made.name}_value"
+    graph.insert_before(node, [product, both, real])
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        replace(graph, node, scaled)
+    else:
+        graph.insert_before(node, scaled)
+        replace(graph, node, ir.node("Add", [scaled.outputs[0], bias], name=f"{stem}_biased"))
