@@ -1,5 +1,35 @@
-"""What runs on a device: numpy and onnxruntime, nothing else."""
+"""What runs on a device: load and verify a bundle, predict, measure. numpy and onnxruntime, nothing else.
 
+from edgekit.device import load
+
+model = load("resnet20.edgekit")
+print(model.predict("photo.jpg"))
+"""
+
+from edgekit.device.doctor import Finding, doctor
+from edgekit.device.environment import describe, isa_target
+from edgekit.device.footprint import Footprint, footprint
+from edgekit.device.golden import Golden
+from edgekit.device.inspection import inspect
 from edgekit.device.latency import Latency, measure
+from edgekit.device.model import Check, Model, load
+from edgekit.device.prediction import Prediction
+from edgekit.device.preprocess import Preprocessing
 
-__all__ = ["Latency", "measure"]
+__all__ = [
+    "Check",
+    "Finding",
+    "Footprint",
+    "Golden",
+    "Latency",
+    "Model",
+    "Prediction",
+    "Preprocessing",
+    "describe",
+    "doctor",
+    "footprint",
+    "inspect",
+    "isa_target",
+    "load",
+    "measure",
+]

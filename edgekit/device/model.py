@@ -159,6 +159,17 @@ class Model:
             return {tensor.name: self.preprocessing.apply(raw)}
         return {tensor.name: raw[None] if raw.ndim == len(tensor.shape) - 1 else raw}
 
+    def example(self) -> Feeds:
+        """Inputs to measure with: the first golden sample, or one sample of noise where there is none."""
+        golden = self.golden()
+        if golden:
+            return golden[0].inputs
+        random = np.random.default_rng(0)
+        shapes = (
+            (tensor, [1 if isinstance(size, str) else size for size in tensor.shape]) for tensor in self.spec.inputs
+        )
+        return {tensor.name: random.random(shape).astype(tensor.dtype) for tensor, shape in shapes}
+
     def golden(self) -> tuple[Golden, ...]:
         """The golden vectors; empty where the bundle has none."""
         samples = self.manifest.golden_samples

@@ -19,6 +19,8 @@ from onnxscript.rewriter.rules.common import (
     successive_relu_rule,
 )
 
+FOLDED_ELEMENTS = 1 << 26
+"""Constants up to this size are computed ahead of time."""
 RECURRENT = ("LSTM", "GRU", "RNN")
 _INITIAL_STATES = (5, 6)
 _RULES = rewriter.RewriteRuleSet(
@@ -36,7 +38,8 @@ _RULES = rewriter.RewriteRuleSet(
 def tidy(model: ir.Model) -> None:
     """Run all passes on `model`, in place, keeping the exporter's metadata for naming."""
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    optimizer.optimize_ir(model)
+    # The default limits would leave the slicing and joining of recurrent weights to every start of a session.
+    optimizer.optimize_ir(model, input_size_limit=FOLDED_ELEMENTS, output_size_limit=FOLDED_ELEMENTS)
     _RULES.apply_to_model(model)
     drop_zero_states(model)
     plain_recurrent_outputs(model)

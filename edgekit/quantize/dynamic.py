@@ -95,10 +95,7 @@ def _lstm(graph: ir.Graph, node: ir.Node, limit: int) -> None:
     for before, after in zip(node.outputs, new.outputs, strict=True):
         after.shape, after.type = before.shape, before.type
         name = before.name
-        ir.convenience.replace_all_uses_with(before, after)
-        for index, output in enumerate(graph.outputs):
-            if output is before:
-                graph.outputs[index] = after
+        ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
         before.name, after.name = None, name
     graph.remove(node, safe=True)
 

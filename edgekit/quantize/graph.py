@@ -72,10 +72,7 @@ def replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
     after.shape, after.type = before.shape, before.type
     graph.insert_before(old, new)
     name = before.name
-    ir.convenience.replace_all_uses_with(before, after)
-    for index, output in enumerate(graph.outputs):
-        if output is before:
-            graph.outputs[index] = after
+    ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
     graph.remove(old, safe=True)
     after.name = name
 

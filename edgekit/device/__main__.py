@@ -1,0 +1,155 @@
+"""`python -m edgekit.device`: the command line for devices, where numpy and onnxruntime are all there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit.device import Prediction, doctor, footprint, inspect, load, measure
+from edgekit.device.model import Model
+from edgekit.errors import EdgekitError
+from edgekit.units import format_bytes, format_latency
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 2 wrong command line, 4 the input or the machine is at fault."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except EdgekitError as error:
+        _say(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m edgekit.device", description="Use an edgekit bundle on a device.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str, *, session: bool = True) -> Any:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=command)
+        made.add_argument("--json", action="store_true", help="print one JSON object")
+        if session:
+            made.add_argument("bundle", type=Path, help="the bundle's folder")
+            made.add_argument("--provider", help="cpu, cuda or tensorrt; the bundle's first that runs here by default")
+            made.add_argument("--threads", type=int, default=1, help="threads of one run (default: 1)")
+        return made
+
+    shown = add("inspect", _inspect, "Say what is in a bundle, and whether it is whole.", session=False)
+    shown.add_argument("bundle", type=Path, help="the bundle's folder")
+    ran = add("run", _run, "Predict from an image file, an .npy or an .npz.")
+    ran.add_argument("input", type=Path, help="what to predict from")
+    add("check", _check, "Verify every file, and replay the golden vectors on this machine.")
+    timed = add("bench", _bench, "Measure latency and memory on this machine.")
+    timed.add_argument("--time", type=float, default=5.0, help="seconds to measure (default: 5)")
+    add("doctor", _doctor, "Say what works on this machine, and what to do where it does not.", session=False)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    about = inspect(options.bundle)
+    if options.json:
+        _json(about)
+    else:
+        _say(f"{about['name']}: {format_bytes(about['size_bytes'])}, created {about['created']}")
+        _say(f"  digest   {about['digest']}")
+        _say(f"  whole    {'yes' if about['whole'] else 'NO, changed: ' + ', '.join(about['changed'])}")
+        for side in ("inputs", "outputs"):
+            for tensor in about["io"][side]:
+                _say(f"  {side[:-1]:<8} {tensor['name']}: {tensor['dtype']} {tensor['shape']}")
+        _say(f"  image    {json.dumps(about['preprocessing'])}")
+        _say(f"  labels   {', '.join(about['labels'][:20]) or 'none'}{' ...' if len(about['labels']) > 20 else ''}")
+        for variant in about["variants"]:
+            graph = variant["graph"] or {"operators": {}}
+            counts = ", ".join(f"{count} {name}" for name, count in graph["operators"].items())
+            about_it = f"{variant['precision']}, {variant['provider']}, for {variant['target']}"
+            _say(f"  variant  {variant['name']} ({about_it}), {format_bytes(variant['size_bytes'])}: {counts}")
+        for name, value in {**about["metrics"], **about["provenance"]}.items():
+            _say(f"  {name}: {json.dumps(value)}")
+    return 0 if about["whole"] else EdgekitError.exit_code
+
+
+def _run(options: argparse.Namespace) -> int:
+    result = _load(options).predict(options.input)
+    if isinstance(result, dict):
+        shown: Any = {name: value.tolist() for name, value in result.items()}
+    else:
+        shown = result.to_dict() if isinstance(result, Prediction) else [one.to_dict() for one in result]
+    if options.json or isinstance(result, dict):
+        _json(shown)
+    else:
+        for one in (result,) if isinstance(result, Prediction) else result:
+            _say(str(one))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    model = _load(options)
+    check = model.check()
+    if options.json:
+        _json({"variant": model.variant.name, "explain": model.explain(), **check.to_dict()})
+    else:
+        _say(f"every file is as written; {check.samples} golden sample(s) come out right")
+        for name, difference in check.differences.items():
+            _say(f"  {name}: largest difference {difference:.3g}, allowed {check.tolerances[name]:.3g}")
+        _say(model.explain())
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    model = _load(options)
+    feeds = model.example()
+    latency = measure({"model": lambda: model.run(feeds)}, time_s=options.time)["model"]
+    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as temporary:
+        copy = Path(temporary, "model.onnx")
+        copy.write_bytes(model.opened.read(model.variant.file))
+        cold = footprint(copy, feeds, provider=model.variant.provider, threads=options.threads)
+    if options.json:
+        figures = {"latency": latency.to_dict(), "footprint": cold.to_dict()}
+        _json({"variant": model.variant.name, "explain": model.explain(), **figures})
+        return 0
+    p50 = latency.p50
+    _say(f"p50 {format_latency(p50.value)}  [{format_latency(p50.low)}, {format_latency(p50.high)}]  n={p50.n} rounds")
+    for name, value in (("p90", latency.p90), ("p99", latency.p99)):
+        _say(f"{name} {'n too small' if value is None else format_latency(value)}")
+    if latency.drifted:
+        _say(f"the machine's speed changed by {latency.drift:+.0%} meanwhile: measure again when it is quiet")
+    _say(f"load {format_latency(cold.load_ms)}, first run {format_latency(cold.first_ms)}")
+    peak, base = format_bytes(cold.peak_bytes), format_bytes(cold.base_bytes)
+    _say(f"peak memory {peak} ({base} before the model), file {format_bytes(cold.size_bytes)}")
+    _say(model.explain())
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    findings = doctor()
+    if options.json:
+        _json([finding.to_dict() for finding in findings])
+    else:
+        for finding in findings:
+            _say(f"{finding.status:<5} {finding.name}: {finding.found}")
+            if finding.way_out:
+                _say(f"      -> {finding.way_out}")
+    return EdgekitError.exit_code if any(finding.status == "fault" for finding in findings) else 0
+
+
+def _load(options: argparse.Namespace) -> Model:
+    return load(options.bundle, provider=options.provider, threads=options.threads)
+
+
+def _json(value: object) -> None:
+    _say(json.dumps(value, indent=2))
+
+
+def _say(text: str, file: Any = None) -> None:
+    print(text, file=file)  # noqa: T201 - a command line speaks; the rest of the room never does
+
+
+if __name__ == "__main__":
+    sys.exit(main())
