@@ -21,8 +21,10 @@ def compress(
     config: WorkloadConfig,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Most that the metric may lose, in its points (0.5 is half a percentage point of accuracy).",
-                     rich_help_panel=LIMITS),
+        typer.Option(
+            help="Most that the metric may lose, in its points (0.5 is half a percentage point of accuracy).",
+            rich_help_panel=LIMITS,
+        ),
     ] = 0.5,
     max_latency_ms: Annotated[
         float | None, typer.Option(help="Highest median latency of one sample.", rich_help_panel=LIMITS)
@@ -30,9 +32,7 @@ def compress(
     max_size_mb: Annotated[
         float | None, typer.Option(help="Largest ONNX file, in megabytes (10^6 bytes).", rich_help_panel=LIMITS)
     ] = None,
-    time: Annotated[
-        str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)
-    ] = "15m",
+    time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = "x86-vnni",
     threads: Threads = 1,
     provider: Provider = "cpu",
@@ -42,13 +42,12 @@ def compress(
     epochs: Annotated[
         float, typer.Option(help="Most epochs of one recovery; the time may allow fewer.", rich_help_panel=HOW)
     ] = 12.0,
-    learning_rate: Annotated[
-        float, typer.Option(help="Peak learning rate of a recovery.", rich_help_panel=HOW)
-    ] = 0.06,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of a recovery.", rich_help_panel=HOW)] = 0.06,
     grid: Annotated[
         int | None,
-        typer.Option(help="Channel counts come out as multiples of this (the device's block by default).",
-                     rich_help_panel=HOW),
+        typer.Option(
+            help="Channel counts come out as multiples of this (the device's block by default).", rich_help_panel=HOW
+        ),
     ] = None,
     importance: Annotated[
         str, typer.Option(help="Ranks channels: taylor, bn-scale, l1 or l2.", rich_help_panel=HOW)
@@ -58,8 +57,12 @@ def compress(
     ] = "mse",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the run. The same command in the same folder goes on where it "
-                     "stopped.  [default: edgekit-runs/NAME]"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run. The same command in the same folder goes on where it "
+            "stopped.  [default: edgekit-runs/NAME]",
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -44,7 +44,10 @@ def init(
     path = folder / CONFIG_NAME
     if path.exists():
         raise EdgekitError(
-            f"{path} is there already", where=str(folder), rule="nothing is overwritten", way_out="edit it, or remove it"
+            f"{path} is there already",
+            where=str(folder),
+            rule="nothing is overwritten",
+            way_out="edit it, or remove it",
         )
     write_atomic(path, TEMPLATE)
     show.out.print(f"wrote {path}: fill in model, train and test, then run `edgekit compress`", markup=False)

@@ -30,14 +30,19 @@ def prune(
     keep: Annotated[
         float, typer.Option(help="Share of the channels that stays in each group, or overall with --scope global.")
     ] = 0.5,
-    scope: Annotated[str, typer.Option(help="uniform: each group alike; global: the least important anywhere.")] = "uniform",
+    scope: Annotated[
+        str, typer.Option(help="uniform: each group alike; global: the least important anywhere.")
+    ] = "uniform",
     grid: Annotated[int, typer.Option(help="Widths come out as multiples of this.")] = 16,
     importance: Annotated[str, typer.Option(help="taylor, bn-scale, l1 or l2.")] = "taylor",
     drop_block: Annotated[
         list[str] | None, typer.Option(help="Remove this residual block; may be given several times.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what can be pruned, what is frozen and why, and the plan; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print what can be pruned, what is frozen and why, and the plan; write nothing."
+        ),
     ] = False,
     replay: Annotated[
         Path | None,
@@ -88,7 +93,9 @@ def distill(
     temperature: Annotated[float, typer.Option(help="Softens teacher and student.", rich_help_panel=HOW)] = 4.0,
     hard: Annotated[float, typer.Option(help="Weight of the loss on the labels.", rich_help_panel=HOW)] = 0.3,
     soft: Annotated[float, typer.Option(help="Weight of the divergence from the teacher.", rich_help_panel=HOW)] = 0.7,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan and recovered weights.")] = Path("distilled"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan and recovered weights.")] = Path(
+        "distilled"
+    ),
     json: AsJson = False,
 ) -> None:
     """Bring a pruned model's accuracy back, with the uncompressed model as its teacher.
@@ -141,7 +148,12 @@ def export(
     model = _model(workload, pruned)
     with show.progress(quiet=json) as progress:
         done = convert(
-            model, workload.example(2), out, opset=opset, metadata={"model": workload.model_reference}, progress=progress
+            model,
+            workload.example(2),
+            out,
+            opset=opset,
+            metadata={"model": workload.model_reference},
+            progress=progress,
         )
     if json:
         show.data(done.to_dict())
@@ -195,7 +207,11 @@ def quantize(
         show.data(done.to_dict())
         return
     if explain:
-        show.table("nodes", ("node", "operator", "precision", "why"), [(n.name, n.op, n.precision, n.reason) for n in done.nodes])
+        show.table(
+            "nodes",
+            ("node", "operator", "precision", "why"),
+            [(n.name, n.op, n.precision, n.reason) for n in done.nodes],
+        )
     show.facts(
         f"wrote {out}",
         {

@@ -43,6 +43,7 @@ class Rung(Generic[A]):
 
     choices: tuple[Choice[A], ...]
     predicted_ratio: float
+    predicted_ms: float
 
 
 def ladder(choices: Sequence[Choice[A]], *, baseline_ms: float, within: dict[str, str] | None = None) -> list[Rung[A]]:
@@ -64,7 +65,7 @@ def ladder(choices: Sequence[Choice[A]], *, baseline_ms: float, within: dict[str
     inside = within or {}
     taken: dict[str, Choice[A]] = {}
     rungs: list[Rung[A]] = []
-    ratio = 1.0
+    ratio, left_ms = 1.0, baseline_ms
     while (best := _cheapest_step(choices, taken, inside)) is not None:
         taken[best.subject] = best
         taken = {name: choice for name, choice in taken.items() if inside.get(name) not in taken}
@@ -73,9 +74,9 @@ def ladder(choices: Sequence[Choice[A]], *, baseline_ms: float, within: dict[str
             break
         ratio = baseline_ms / left_ms
         if ratio >= (FIRST_RATIO if not rungs else rungs[-1].predicted_ratio * NEXT_RATIO):
-            rungs.append(Rung(choices=tuple(taken.values()), predicted_ratio=ratio))
+            rungs.append(Rung(choices=tuple(taken.values()), predicted_ratio=ratio, predicted_ms=left_ms))
     if taken and not rungs and ratio > 1:
-        rungs.append(Rung(choices=tuple(taken.values()), predicted_ratio=ratio))
+        rungs.append(Rung(choices=tuple(taken.values()), predicted_ratio=ratio, predicted_ms=left_ms))
     return rungs
 
 

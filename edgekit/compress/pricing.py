@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -16,8 +15,6 @@ from torch import nn
 from edgekit.compress.ladder import Choice
 from edgekit.compress.settings import Settings
 from edgekit.compress.stages import MODEL, calibration_feeds
-from edgekit.device.latency import measure
-from edgekit.device.session import open_session
 from edgekit.distill import reestimate_batchnorm
 from edgekit.errors import EdgekitError
 from edgekit.export import export, mac_count
@@ -25,6 +22,7 @@ from edgekit.progress import Progress, Step
 from edgekit.prune import Action, Coupling, combine, prune
 from edgekit.quantize import quantize
 from edgekit.spec import Feeds
+from edgekit.validate import latency_table
 from edgekit.workload import Batch, Workload, loader
 
 DAMAGE_SAMPLES = 512
@@ -53,6 +51,15 @@ class Priced:
             "skipped": [{"text": text, "reason": reason} for text, reason in self.skipped],
         }
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], actions: Mapping[str, Action]) -> Self:
+        """Read what `to_dict` wrote; `actions` are the same decisions again, by their text."""
+        return cls(
+            baseline_ms=data["baseline_ms"],
+            choices=tuple(Choice(action=actions[choice["text"]], **choice) for choice in data["choices"]),
+            skipped=tuple((row["text"], row["reason"]) for row in data["skipped"]),
+        )
+
 
 def price(
     actions: Sequence[Action],
@@ -79,7 +86,8 @@ def price(
     skipped: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory(prefix="edgekit-pricing-") as temporary:
         root = Path(temporary)
-        files = {"original": _int8_file(original, workload, settings, root / "original")}
+        first, feeds = _int8_file(original, workload, settings, root / "original")
+        files = {"original": first}
         for index, action in enumerate(actions):
             progress(Step("pricing decisions", index, len(actions)))
             if time.monotonic() - begin > time_s:
@@ -89,13 +97,13 @@ def price(
                 pruned = prune(original, example, combine(coupling, [action])).model
                 shapes = _shapes(pruned, example)
                 if shapes not in files:
-                    files[shapes] = _int8_file(pruned, workload, settings, root / str(len(files)))
+                    files[shapes], _ = _int8_file(pruned, workload, settings, root / str(len(files)))
             except EdgekitError as error:
                 skipped.append((action.text, str(error)))
                 continue
             shapes_of[index] = shapes
             damages[index] = _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
-        latency = _latencies(files, workload, settings, progress)
+        latency = _latencies(files, feeds, settings, progress)
         progress(Step("pricing decisions", len(actions), len(actions)))
     baseline = latency["original"]
     choices = tuple(
@@ -126,27 +134,36 @@ def _shapes(model: nn.Module, example: Batch) -> str:
     return f"{mac_count(model, example)} {' '.join(shapes)}"
 
 
-def _int8_file(model: nn.Module, workload: Workload, settings: Settings, folder: Path) -> Path:
+def _int8_file(model: nn.Module, workload: Workload, settings: Settings, folder: Path) -> tuple[Path, Feeds]:
+    """An int8 file of `model`, and one sample for it."""
     folder.mkdir()
     exported = export(model, workload.example(2), folder / "float.onnx")
     feeds = list(calibration_feeds(workload, exported.spec, SPEED_CALIBRATION))
     # Ranges do not change the speed: the cheapest will do.
-    return quantize(
+    path = quantize(
         exported.path,
         feeds,
         folder / MODEL,
         spec=exported.spec,
-        target=settings.target,
+        target=settings.target,  # type: ignore[arg-type]  # Settings has checked it
         ranges="minmax",
         bias_correction=False,
     ).path
+    return path, {name: array[:1] for name, array in feeds[0].items()}
 
 
-def _latencies(files: dict[str, Path], workload: Workload, settings: Settings, progress: Progress) -> dict[str, float]:
-    sessions = {name: open_session(path, threads=settings.threads) for name, path in files.items()}
-    spec_names = [value.name for value in next(iter(sessions.values())).get_inputs()]
-    one = copy.copy(workload.example(1))
-    feeds: Feeds = {name: leaf.numpy() for name, leaf in zip(spec_names, one.leaves(), strict=True)}
-    calls = {name: (lambda session=session: session.run(None, feeds)) for name, session in sessions.items()}
-    measured = measure(calls, time_s=MEASURE_S_PER_FILE * len(files), seed=settings.seed, progress=progress)
-    return {name: latency.p50.value for name, latency in measured.items()}
+def _latencies(
+    files: dict[str, Path], feeds: Feeds, settings: Settings, progress: Progress
+) -> dict[str, float]:
+    timings = latency_table(
+        files,
+        feeds,
+        baseline="original",
+        threads=settings.threads,
+        time_s=MEASURE_S_PER_FILE * len(files),
+        seed=settings.seed,
+        progress=progress,
+    )
+    base = timings["original"].latency.p50.value
+    # By the paired ratio and not by each file's own median, which drifts with the machine.
+    return {name: base / timing.ratio.value for name, timing in timings.items()}

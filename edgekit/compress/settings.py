@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgekit.errors import EdgekitError
 
@@ -25,6 +25,8 @@ class Settings:
         ranges: how int8 ranges are chosen: `mse`, `minmax` or `percentile`.
         recovery_epochs: most epochs of one recovery; the time budget may allow fewer.
         learning_rate: peak learning rate of a recovery.
+        optimizer: of a recovery: `sgd` or `adamw`.
+        batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
         latency_time_s: time of the final interleaved latency measurement.
 
@@ -41,6 +43,8 @@ class Settings:
     ranges: str = "mse"
     recovery_epochs: float = 12
     learning_rate: float = 0.06
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    batch_size: int = 128
     max_rounds: int = 4
     latency_time_s: float = 20.0
 
@@ -48,6 +52,7 @@ class Settings:
         known = (
             ("--device", self.target, tuple(GRIDS)),
             ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
+            ("--optimizer", self.optimizer, ("sgd", "adamw")),
             ("--ranges", self.ranges, ("mse", "minmax", "percentile")),
         )
         for where, value, values in known:

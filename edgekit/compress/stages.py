@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from edgekit.compress.run import Run
@@ -18,11 +17,12 @@ from edgekit.export import Exported, export
 from edgekit.quantize import Quantized, quantize
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import file_sha256, write_json
-from edgekit.validate import Score, score
+from edgekit.validate import Score, feeds_of, first_feeds, latency_table, score
 from edgekit.workload import Workload, loader
 
 MODEL = "model.onnx"
 CALIBRATION_BATCH = 32
+SELECTION_TIME_S = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,23 +35,25 @@ class File:
     parameters: int
     macs: int
     sha256: str
+    details: dict[str, Any]
 
 
 def exported_file(run: Run, stage: str, model: nn.Module, workload: Workload, key: dict[str, Any]) -> File:
-    """Export `model` (or take the export that is there)."""
+    """Export `model`, or take the export that is there."""
 
     def make(folder: Path) -> None:
         exported = export(
             model,
             workload.example(2),
             folder / MODEL,
-            metadata={"model": workload.model_reference, "stage": stage},
+            metadata={"model": workload.name, "stage": stage},
             progress=run.progress,
         )
         write_json(folder / "exported.json", exported.to_dict())
 
     folder = run.stage(f"export-{stage}", key, make)
-    exported = Exported.from_dict(json.loads((folder / "exported.json").read_text()), folder)
+    details = json.loads((folder / "exported.json").read_text())
+    exported = Exported.from_dict(details, folder)
     return File(
         stage=stage,
         path=exported.path,
@@ -59,13 +61,12 @@ def exported_file(run: Run, stage: str, model: nn.Module, workload: Workload, ke
         parameters=exported.parameters,
         macs=exported.macs,
         sha256=file_sha256(exported.path),
+        details=details,
     )
 
 
-def quantized_file(
-    run: Run, stage: str, source: File, workload: Workload, *, target: str, ranges: str
-) -> tuple[File, dict[str, Any]] | str:
-    """Quantize `source` for `target`; or the reason why nothing in it can be."""
+def quantized_file(run: Run, stage: str, source: File, workload: Workload, *, target: str, ranges: str) -> File | str:
+    """Quantize `source` for `target`, or take the file that is there; where nothing can be quantized, the reason."""
 
     def make(folder: Path) -> None:
         try:
@@ -74,8 +75,8 @@ def quantized_file(
                 list(calibration_feeds(workload, source.spec)),
                 folder / MODEL,
                 spec=source.spec,
-                target=target,
-                ranges=ranges,
+                target=target,  # type: ignore[arg-type]  # Settings has checked it
+                ranges=ranges,  # type: ignore[arg-type]  # likewise
                 progress=run.progress,
             )
         except QuantizeError as error:
@@ -87,46 +88,65 @@ def quantized_file(
     folder = run.stage(f"quantize-{stage}", key, make)
     if (folder / "refused.json").is_file():
         return str(json.loads((folder / "refused.json").read_text()))
-    details: dict[str, Any] = json.loads((folder / "quantized.json").read_text())
-    path = folder / MODEL
-    return (
-        File(
-            stage=stage,
-            path=path,
-            spec=Quantized.from_dict(details, folder).spec,
-            parameters=source.parameters,
-            macs=source.macs,
-            sha256=file_sha256(path),
-        ),
-        details,
+    details = json.loads((folder / "quantized.json").read_text())
+    quantized = Quantized.from_dict(details, folder)
+    return File(
+        stage=stage,
+        path=quantized.path,
+        spec=quantized.spec,
+        parameters=source.parameters,
+        macs=source.macs,
+        sha256=file_sha256(quantized.path),
+        details=details,
     )
 
 
-def scored(run: Run, file: File, workload: Workload, split: str, settings: Settings) -> Score:
-    """Score a file on `selection` or `test` in ONNX Runtime (or take the score that is there)."""
-    data = getattr(workload.splits, split)
+def selection_score(run: Run, file: File, workload: Workload, settings: Settings) -> Score:
+    """Score a file on the selection split in ONNX Runtime, or take the score that is there."""
 
     def make(folder: Path) -> None:
-        result = score(
+        score(
             file.path,
-            data,
+            workload.splits.selection,
             workload.task,
             spec=file.spec,
             threads=settings.threads,
+            seed=settings.seed,
+            progress=run.progress,
+        ).save(folder)
+
+    return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
+
+
+def selection_latency(run: Run, files: list[File], workload: Workload, settings: Settings) -> dict[str, float]:
+    """Median latency in ms of each file, interleaved in one run, or what was measured before.
+
+    The first file is the baseline; the others' medians are its median over their paired ratio, so that files measured in
+    different runs can be compared.
+    """
+
+    def make(folder: Path) -> None:
+        timings = latency_table(
+            {file.stage: file.path for file in files},
+            first_feeds(workload.splits.selection, files[0].spec),
+            baseline=files[0].stage,
+            threads=settings.threads,
+            time_s=SELECTION_TIME_S,
+            seed=settings.seed,
             progress=run.progress,
         )
-        result.save(folder)
+        base = timings[files[0].stage].latency.p50.value
+        write_json(folder / "latency.json", {name: base / timing.ratio.value for name, timing in timings.items()})
 
-    folder = run.stage(f"score-{split}-{file.stage}", {"file": file.sha256, "split": split}, make)
-    return Score.load(folder)
+    folder = run.stage(f"latency-{files[-1].stage}", {"files": [file.sha256 for file in files]}, make)
+    found: dict[str, float] = json.loads((folder / "latency.json").read_text())
+    return found
 
 
 def calibration_feeds(workload: Workload, spec: IOSpec, limit: int | None = None) -> Iterator[Feeds]:
     """The calibration split as ONNX Runtime takes it, in batches of 32."""
-    model = workload.model()
-    data = workload.splits.calibration
-    for batch in loader(data, CALIBRATION_BATCH, model=model, limit=limit):
-        leaves = batch.leaves()
-        yield {
-            tensor.name: np.ascontiguousarray(leaf.numpy()) for tensor, leaf in zip(spec.inputs, leaves, strict=True)
-        }
+    batches = loader(
+        workload.splits.calibration, CALIBRATION_BATCH, model=workload.model(), seed=workload.splits.seed, limit=limit
+    )
+    for batch in batches:
+        yield feeds_of(batch, spec)

@@ -69,8 +69,8 @@ def doctor() -> tuple[Finding, ...]:
     """
     installed = _installed()
     findings = [
-        _python(),
-        _package("numpy", np.__version__),
+        Finding(name="Python", status="ok", found=f"{platform.python_version()} at {sys.executable}"),
+        Finding(name="numpy", status="ok", found=np.__version__),
         _clash(installed),
         *_runtime(installed),
         *_machine(describe()),
@@ -79,17 +79,6 @@ def doctor() -> tuple[Finding, ...]:
         _disk(),
     ]
     return tuple(findings)
-
-
-def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding(name="Python", status="fault", found=version, way_out="edgekit needs Python 3.11 or newer")
-    return Finding(name="Python", status="ok", found=f"{version} at {sys.executable}")
-
-
-def _package(name: str, version: str) -> Finding:
-    return Finding(name=name, status="ok", found=version)
 
 
 def _installed() -> dict[str, str]:
@@ -216,7 +205,7 @@ def _int8(target: str, flags: Collection[str]) -> Finding:
         name="int8",
         status="warn",
         found=f"no VNNI ({shown})",
-        way_out="8-bit weights overflow in 16-bit sums here: compress with --device x86-avx2 (7-bit weights), and measure",
+        way_out="8-bit weights overflow 16-bit sums here: compress with --device x86-avx2 (7-bit weights), and measure",
     )
 
 

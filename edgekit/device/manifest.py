@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Literal, NoReturn, Self, cast
 
 from edgekit.device.preprocess import Preprocessing
@@ -67,7 +68,8 @@ _TYPE_NAMES = {str: "a text", dict: "an object", list: "a list", int: "an intege
 class VariantInfo:
     """One file of the model and what it is for.
 
-    `tolerance` is how far each output may lie from the golden one: measured when the bundle was written.
+    `tolerance` is how far each output may lie from the golden one: `measured` when the bundle was written, with a
+    margin; or `assumed` from the precision, where the machine that wrote it could not run this variant.
     """
 
     name: str
@@ -75,6 +77,7 @@ class VariantInfo:
     precision: str
     target: str
     tolerance: Mapping[str, float]
+    tolerance_from: Literal["measured", "assumed"] = "measured"
 
     @property
     def file(self) -> str:
@@ -91,12 +94,13 @@ class VariantInfo:
     @classmethod
     def from_dict(cls, data: object, where: str) -> Self:
         """Read what `to_dict` wrote; the error names the path to the fault."""
-        keys = {"name": str, "provider": str, "precision": str, "target": str, "tolerance": dict, "file": str}
-        row = _typed(data, keys, where, strict=True)
+        texts = ("name", "provider", "precision", "target", "tolerance_from", "file")
+        row = _typed(data, {**dict.fromkeys(texts, str), "tolerance": dict}, where, strict=True)
         for key, rule in (("name", _NAME), ("precision", _NAME)):
             if not rule.fullmatch(row[key]):
                 _refuse(f"got {row[key]!r}", f"{where}.{key}", "letters, digits, '.', '_' and '-', 64 at most")
-        for key, choices in (("provider", tuple(PROVIDERS)), ("target", TARGETS)):
+        choices_of = {"provider": tuple(PROVIDERS), "target": TARGETS, "tolerance_from": ("measured", "assumed")}
+        for key, choices in choices_of.items():
             if row[key] not in choices:
                 _refuse(f"got {row[key]!r}", f"{where}.{key}", f"one of {', '.join(choices)}")
         for output, value in row["tolerance"].items():
@@ -186,6 +190,8 @@ class Manifest:
         row = _typed(data, _KEYS, where, strict=not newer)
         if not 1 <= len(row["name"]) <= 200:
             _refuse(f"a name of {len(row['name'])} characters", f"{where}.name", "1 to 200 characters")
+        if not _is_time(row["created"]):
+            _refuse(f"got {row['created']!r}", f"{where}.created", "a time such as 2026-01-31T12:00:00+00:00")
         if not all(isinstance(label, str) for label in row["labels"]):
             _refuse("a label is no text", f"{where}.labels", "a list of texts")
         if (row["scores"] is None) != (not row["labels"]) or row["scores"] not in {None, *SCORES}:
@@ -228,6 +234,13 @@ def check_path(path: str, where: str) -> None:
             where,
             "a relative path; its parts are letters, digits, '.', '_' and '-', and none begins with '.'",
         )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _check_version(data: object, where: str) -> bool:

@@ -55,7 +55,7 @@ def rank(
             f"provider {provider!r} is not in this onnxruntime",
             where="provider",
             rule=f"available here: {', '.join(sorted(available))}",
-            way_out="for CUDA install onnxruntime-gpu instead of onnxruntime; `python -m edgekit.device doctor` tells more",
+            way_out="install onnxruntime-gpu instead of onnxruntime for CUDA; `python -m edgekit.device doctor` helps",
         )
     here = [
         variant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ def trace(model: nn.Module, example: Batch) -> ExportedProgram:
         PruneError: `torch.export` refuses the model.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch.export warns of the flat weights that nn.LSTM keeps beside its parameters; they are not ours to judge.
+            warnings.filterwarnings("ignore", message="The tensor attributes? ")
             return torch.export.export(model, example.args, example.kwargs, strict=False)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -232,7 +235,9 @@ def _groups(tensors: dict[str, Value], atoms: Atoms) -> tuple[ChannelGroup, ...]
 
 
 def _frozen(tensors: dict[str, Value], atoms: Atoms, unknown: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {f"operator {name}": f"no rule for it ({n}×); what it touches stays" for name, n in unknown.items()}
+    found: dict[str, str] = {
+        f"operator {name}": f"no rule for it ({n}×); what it touches stays" for name, n in unknown.items()
+    }
     owner: dict[int, str] = {}
     for name, value in tensors.items():
         for axis, dim in enumerate(value):
@@ -280,6 +285,4 @@ def removed_slices(channels: list[Members]) -> dict[str, dict[int, np.ndarray]]:
     for channel in channels:
         for (name, axis), indexes in channel.items():
             found[name][axis].update(indexes)
-    return {
-        name: {axis: np.array(sorted(indexes)) for axis, indexes in axes.items()} for name, axes in found.items()
-    }
+    return {name: {axis: np.array(sorted(indexes)) for axis, indexes in axes.items()} for name, axes in found.items()}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from edgekit.errors import PruneError
@@ -82,7 +81,7 @@ def _taylor(
 ) -> dict[str, np.ndarray]:
     twin = copy.deepcopy(model).eval()
     for parameter in twin.parameters():
-        parameter.requires_grad_(requires_grad=True)
+        parameter.requires_grad_(True)
     totals = {group.name: np.zeros(len(group)) for group in coupling.groups}
     for batch in batches:
         twin.zero_grad(set_to_none=True)

@@ -58,7 +58,8 @@ class PrunePlan:
                 name: {str(axis): list(indexes) for axis, indexes in axes.items()} for name, axes in self.slices.items()
             },
             "blocks": [
-                {"name": b.name, "last": b.last, "modules": list(b.modules), "shape": list(b.shape)} for b in self.blocks
+                {"name": b.name, "last": b.last, "modules": list(b.modules), "shape": list(b.shape)}
+                for b in self.blocks
             ],
         }
 
@@ -97,7 +98,10 @@ class PrunePlan:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(
-                f"{type(error).__name__}: {error}", where=where, rule="what PrunePlan.to_dict writes", way_out="prune again"
+                f"{type(error).__name__}: {error}",
+                where=where,
+                rule="what PrunePlan.to_dict writes",
+                way_out="prune again",
             ) from error
 
 

@@ -66,7 +66,10 @@ def observe(
         progress(Step("calibrating", done, max(total, done)))
     if not done:
         raise QuantizeError(
-            "no calibration data", where="quantize", rule="at least one batch", way_out="some hundred samples are enough"
+            "no calibration data",
+            where="quantize",
+            rule="at least one batch",
+            way_out="some hundred samples are enough",
         )
     return observed
 

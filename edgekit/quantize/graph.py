@@ -18,7 +18,9 @@ def load(path: Path) -> ir.Model:
         QuantizeError: there is no such file, or it is no ONNX.
     """
     if not path.is_file():
-        raise QuantizeError(f"no file {path}", where="quantize", rule="an fp32 ONNX file", way_out="`edgekit export` writes one")
+        raise QuantizeError(
+            f"no file {path}", where="quantize", rule="an fp32 ONNX file", way_out="`edgekit export` writes one"
+        )
     try:
         model = ir.load(path)
     except Exception as error:
@@ -79,5 +81,7 @@ def replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
 
 def drop_unused_initializers(graph: ir.Graph) -> None:
     """Remove constants that nothing uses."""
-    for name in [name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
+    for name in [
+        name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()
+    ]:
         del graph.initializers[name]

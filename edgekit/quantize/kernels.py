@@ -14,7 +14,11 @@ from edgekit.quantize.plan import NodePlacement, QuantPlan
 INT8_KERNELS = frozenset(
     {"ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm"}
 )
-FLOAT_KERNELS_OF = {"Conv": ("Conv", "FusedConv", "NhwcFusedConv"), "Gemm": ("Gemm", "FusedGemm"), "MatMul": ("MatMul", "FusedMatMul")}
+FLOAT_KERNELS_OF = {
+    "Conv": ("Conv", "FusedConv", "NhwcFusedConv"),
+    "Gemm": ("Gemm", "FusedGemm"),
+    "MatMul": ("MatMul", "FusedMatMul"),
+}
 
 
 def optimized(path: Path, folder: Path) -> ir.Model:
@@ -29,7 +33,9 @@ def is_int8(op: str) -> bool:
     return op.startswith("QLinear") or op in INT8_KERNELS
 
 
-def read(source: ir.Model, plan: QuantPlan, path: Path, folder: Path) -> tuple[tuple[NodePlacement, ...], Mapping[str, int]]:
+def read(
+    source: ir.Model, plan: QuantPlan, path: Path, folder: Path
+) -> tuple[tuple[NodePlacement, ...], Mapping[str, int]]:
     """What became of each node of `source`, and the operators of the optimized graph with their counts.
 
     A node counts as int8 only if the optimized graph has a kernel that gives its value, or its place in the chain, in
@@ -43,7 +49,9 @@ def read(source: ir.Model, plan: QuantPlan, path: Path, folder: Path) -> tuple[t
     for node in source.graph:
         name = str(node.name)
         if name not in planned:
-            rows.append(NodePlacement(name=name, op=node.op_type, precision=_other(plan), reason=plan.reasons.get(name, "")))
+            rows.append(
+                NodePlacement(name=name, op=node.op_type, precision=_other(plan), reason=plan.reasons.get(name, ""))
+            )
             continue
         left = [value.name for value in node.outputs if value.name in float_values]
         rows.append(
@@ -58,7 +66,13 @@ def read(source: ir.Model, plan: QuantPlan, path: Path, folder: Path) -> tuple[t
 
 
 def _is_plain_float(node: ir.Node) -> bool:
-    return not is_int8(node.op_type) and node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast", "Mul", "Add")
+    return not is_int8(node.op_type) and node.op_type not in (
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Cast",
+        "Mul",
+        "Add",
+    )
 
 
 def _other(plan: QuantPlan) -> str:

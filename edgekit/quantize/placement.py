@@ -158,7 +158,9 @@ def _drop_islands(graph: ir.Graph, placement: Placement) -> None:
             for name in names:
                 placement.nodes.discard(name)
                 placement.fused.pop(name, None)
-                placement.reasons[name] = "an island without convolution or matrix product: int8 would cost more than it gives"
+                placement.reasons[name] = (
+                    "an island without convolution or matrix product: int8 would cost more than it gives"
+                )
 
 
 def _quantize_values(node: ir.Node, placement: Placement) -> None:

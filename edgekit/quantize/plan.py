@@ -88,7 +88,10 @@ class QuantPlan:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QuantizeError(
-                f"{type(error).__name__}: {error}", where=where, rule="what QuantPlan.to_dict writes", way_out="plan again"
+                f"{type(error).__name__}: {error}",
+                where=where,
+                rule="what QuantPlan.to_dict writes",
+                way_out="plan again",
             ) from error
 
 

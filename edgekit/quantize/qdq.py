@@ -72,9 +72,7 @@ def _quantize_weights(graph: ir.Graph, node: ir.Node, plan: QuantPlan, scale: Sc
     stem = node.inputs[1].name  # type: ignore[union-attr]
     node.replace_input_with(
         1,
-        _dequantized(
-            graph, node, f"{stem}", quantized_weight(weight, scales, axis, plan.weight_limit), scales, axis
-        ),
+        _dequantized(graph, node, f"{stem}", quantized_weight(weight, scales, axis, plan.weight_limit), scales, axis),
     )
     if node.op_type == "MatMul":
         return

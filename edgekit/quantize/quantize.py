@@ -115,7 +115,9 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
             missing = set(plan.nodes) - {str(node.name) for node in graph.graph}
             if missing:
                 raise QuantizeError(
-                    f"no nodes {', '.join(sorted(missing)[:5])}", where=str(model), rule="the file that the plan was made for"
+                    f"no nodes {', '.join(sorted(missing)[:5])}",
+                    where=str(model),
+                    rule="the file that the plan was made for",
                 )
             if plan.scheme == "static":
                 insert(graph, place(graph.graph), plan)
@@ -172,7 +174,10 @@ def quantize(
     apply_plan(model, plan, path)
     if not batches:
         raise QuantizeError(
-            "no calibration data", where="quantize", rule="at least one batch", way_out="some hundred samples are enough"
+            "no calibration data",
+            where="quantize",
+            rule="at least one batch",
+            way_out="some hundred samples are enough",
         )
     sqnr = sqnr_db(model, path, batches)
     if plan.bias_shift:

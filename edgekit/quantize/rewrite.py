@@ -60,7 +60,10 @@ def _shortcut(graph: ir.Graph, pad: ir.Node) -> bool:
     output = pad.outputs[0]
     weight = initializer(graph, f"{output.name}.identity_kernel", kernel)
     convolution = ir.node(
-        "Conv", [source, weight], {"strides": strides, "kernel_shape": [1, 1]}, name=f"{pad.name or output.name}_as_conv"
+        "Conv",
+        [source, weight],
+        {"strides": strides, "kernel_shape": [1, 1]},
+        name=f"{pad.name or output.name}_as_conv",
     )
     replace(graph, pad, convolution)
     for node in slices:

@@ -28,6 +28,8 @@ class StageRow:
     metric: Estimate
     drop: Estimate
     agreement: Estimate
+    fixed: int
+    broken: int
     latency: Estimate
     latency_p90_ms: float | None
     latency_p99_ms: float | None
@@ -41,13 +43,14 @@ class StageRow:
     first_ms: float
     peak_bytes: int
     nodes: Mapping[str, Any]
+    details: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         estimates = ("metric", "drop", "agreement", "latency", "ratio_to_fp32", "ratio_to_int8")
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in estimates}
         measured = {name: None if getattr(self, name) is None else getattr(self, name).to_dict() for name in estimates}
-        return {**plain, **measured, "nodes": dict(self.nodes)}
+        return {**plain, **measured, "nodes": dict(self.nodes), "details": dict(self.details)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,8 @@ class Report:
     splits: Mapping[str, Any]
     choices: Sequence[Mapping[str, Any]]
     rounds: Sequence[Mapping[str, Any]]
+    candidates: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
     environment: Mapping[str, Any]
     seconds: Mapping[str, float]
     bundle: str

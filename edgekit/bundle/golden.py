@@ -1,0 +1,124 @@
+"""Golden vectors at writing time: recorded from the reference, and compared with every variant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.device.golden import Golden
+from edgekit.device.model import max_difference
+from edgekit.device.preprocess import Preprocessing
+from edgekit.device.session import open_session
+from edgekit.errors import BundleError
+from edgekit.spec import Feeds, IOSpec
+
+MARGIN = 2.0
+"""Another processor rounds otherwise: a variant may lie twice as far from the reference as it did when measured."""
+FLOOR = 1e-4
+"""Of the largest output: what float32 kernels of different instruction sets differ by at the very most."""
+ASSUMED = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25}
+"""Of the largest output, by precision, for a variant that cannot be run here."""
+ASSUMED_ELSE = 0.25
+
+
+def record_golden(
+    model: Path, inputs: Iterable[Feeds], *, images: Sequence[np.ndarray] = (), threads: int = 1
+) -> tuple[Golden, ...]:
+    """Run the reference file on the CPU and keep what went in and what came out.
+
+    Args:
+        model: the reference: the file whose accuracy was validated.
+        inputs: samples, each as inputs by name.
+        images: the raw image of each sample, where the bundle has preprocessing.
+        threads: intra-op threads.
+
+    Raises:
+        BundleError: there are not as many images as samples.
+    """
+    samples = list(inputs)
+    if images and len(images) != len(samples):
+        raise BundleError(
+            f"{len(images)} images for {len(samples)} samples", where="record_golden", rule="one image for each sample"
+        )
+    session = open_session(model, threads=threads)
+    names = [output.name for output in session.get_outputs()]
+    return tuple(
+        Golden(
+            inputs=dict(feeds),
+            outputs=dict(zip(names, session.run(names, dict(feeds)), strict=True)),
+            image=images[index] if images else None,
+        )
+        for index, feeds in enumerate(samples)
+    )
+
+
+def check_golden(golden: Sequence[Golden], spec: IOSpec, preprocessing: Preprocessing | None) -> None:
+    """Refuse golden vectors that no device could reproduce.
+
+    Raises:
+        BundleError: tensors are not those of `spec`, are not finite, or an image does not preprocess to its input.
+    """
+    for index, sample in enumerate(golden):
+        where = f"golden[{index}]"
+        for side, tensors, values in (("input", spec.inputs, sample.inputs), ("output", spec.outputs, sample.outputs)):
+            if set(values) != {tensor.name for tensor in tensors}:
+                raise BundleError(
+                    f"{side}s {sorted(values)}", where=where, rule=f"{[tensor.name for tensor in tensors]}"
+                )
+            for tensor in tensors:
+                value = values[tensor.name]
+                if not tensor.accepts(value):
+                    found = f"{value.dtype} {list(value.shape)}"
+                    raise BundleError(f"{side} {tensor.name!r} is {found}", where=where, rule=str(tensor))
+                if not np.all(np.isfinite(value)):
+                    raise BundleError(f"{side} {tensor.name!r} is not finite", where=where, rule="finite numbers")
+        if sample.image is not None:
+            _check_image(sample, spec, preprocessing, where)
+
+
+def tolerances(session: Any, golden: Sequence[Golden], spec: IOSpec, where: str) -> dict[str, float]:
+    """How far the session's outputs may lie from the golden ones: as far as they do, with a margin.
+
+    Raises:
+        BundleError: an output is not finite or of another shape.
+    """
+    names = [output.name for output in spec.outputs]
+    worst = dict.fromkeys(names, 0.0)
+    for index, sample in enumerate(golden):
+        for name, value in zip(names, session.run(names, dict(sample.inputs)), strict=True):
+            difference = max_difference(value, sample.outputs[name])
+            if not np.isfinite(difference):
+                raise BundleError(
+                    f"output {name!r} of golden sample {index} is {value.dtype} {list(value.shape)} or not finite",
+                    where=where,
+                    rule="the shape of the reference's output, and finite numbers",
+                )
+            worst[name] = max(worst[name], difference)
+    return {name: max(MARGIN * worst[name], FLOOR * _largest(golden, name)) for name in names}
+
+
+def assumed_tolerances(golden: Sequence[Golden], spec: IOSpec, precision: str) -> dict[str, float]:
+    """How far outputs of a variant that cannot be run here may lie from the golden ones."""
+    share = ASSUMED.get(precision, ASSUMED_ELSE)
+    return {output.name: share * _largest(golden, output.name) for output in spec.outputs}
+
+
+def _largest(golden: Sequence[Golden], name: str) -> float:
+    return max(1.0, *(float(np.max(np.abs(sample.outputs[name]), initial=0.0)) for sample in golden))
+
+
+def _check_image(sample: Golden, spec: IOSpec, preprocessing: Preprocessing | None, where: str) -> None:
+    if preprocessing is None or sample.image is None or len(spec.inputs) != 1:
+        raise BundleError("an image", where=where, rule="images need preprocessing and a model with one input")
+    prepared, expected = preprocessing.apply(sample.image), sample.inputs[spec.inputs[0].name]
+    difference = max_difference(prepared, expected)
+    if not difference <= 1e-5 * max(1.0, float(np.max(np.abs(expected)))):
+        raise BundleError(
+            f"the image preprocesses to something else than the input: they differ by {difference:.6g}",
+            where=where,
+            rule="inputs come from their images by the recorded preprocessing",
+            way_out="set image size, mean and std as in training",
+        )

@@ -1,0 +1,280 @@
+"""Writing a bundle: whole or not at all, and read back before it gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.bundle.golden import assumed_tolerances, check_golden, tolerances
+from edgekit.device.environment import versions
+from edgekit.device.golden import Golden, write_golden
+from edgekit.device.manifest import (
+    BUNDLE_FILE,
+    COMPONENT_FILE,
+    GOLDEN_FILE,
+    PACKAGE_FILE,
+    FileEntry,
+    Manifest,
+    Scores,
+    VariantInfo,
+    check_path,
+)
+from edgekit.device.onnx_scan import scan
+from edgekit.device.preprocess import Preprocessing
+from edgekit.device.session import PROVIDERS, open_session, runtime
+from edgekit.device.verify import open_bundle
+from edgekit.errors import BundleError, ProviderError
+from edgekit.spec import IOSpec
+from edgekit.store import writing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """An ONNX file to put into a bundle.
+
+    Attributes:
+        path: the file, with its weights inside.
+        provider: `cpu`, `cuda` or `tensorrt`.
+        precision: `fp32`, `fp16`, `int8`, ...
+        target: the processor it was made for: `x86-vnni`, `x86-avx2`, `arm64`, `cuda`; `any` for fp32.
+    """
+
+    path: Path
+    provider: str = "cpu"
+    precision: str = "fp32"
+    target: str = "any"
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    name: str,
+    variants: Mapping[str, Variant],
+    spec: IOSpec,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] = (),
+    scores: Scores | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    golden: Sequence[Golden] = (),
+    files: Mapping[str, Path | bytes] | None = None,
+    created: datetime | None = None,
+) -> Path:
+    """Write a bundle: an ONNX Runtime model package and `edgekit/bundle.json` with the SHA-256 of every file.
+
+    Every variant that can run here is run on the golden inputs; how far it lies from the golden outputs becomes its
+    tolerance. The folder is built under another name, read back as a device would, and renamed. A bundle that is there
+    under the name is replaced. Equal arguments (`created` among them) give equal bytes.
+
+    Args:
+        folder: the bundle's folder.
+        name: the model's name.
+        variants: ONNX files by name, the preferred one first: a device takes the first that was made for it.
+        spec: the inputs and outputs that all variants share.
+        preprocessing: how an image becomes the input; None for models that take no image.
+        labels: names of the classes, by index of the first output's last dimension.
+        scores: what the first output holds; None recognises probabilities in the golden outputs, and else takes logits
+            (`softmax`). Models of several labels at once want `sigmoid`.
+        metrics: what was measured, JSON-ready.
+        provenance: where the model comes from, JSON-ready; installed versions are added.
+        golden: samples that every device must reproduce; `record_golden` makes them.
+        files: further files by their path in the bundle, such as `edgekit/report.json` or `LICENSE`.
+        created: the time that is recorded; now by default.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        BundleError: an argument does not fit the others; the text says which.
+        StoreError: the folder cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    _check_place(folder)
+    _check_labels(labels, spec)
+    check_golden(golden, spec, preprocessing)
+    contents, infos = _contents(variants, spec, golden)
+    for path, source in (files or {}).items():
+        check_path(path, "files")
+        if path in {PACKAGE_FILE, COMPONENT_FILE, GOLDEN_FILE, BUNDLE_FILE, *contents}:
+            raise BundleError(f"{path} is taken", where="files", rule="a path that the bundle itself does not use")
+        contents[path] = source if isinstance(source, bytes) else _read(source)
+    if golden:
+        contents[GOLDEN_FILE] = write_golden(golden)
+    manifest = Manifest(
+        name=name,
+        created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
+        spec=spec,
+        labels=tuple(labels),
+        scores=_scores(scores, labels, golden, spec),
+        preprocessing=preprocessing,
+        metrics=dict(metrics or {}),
+        provenance={"versions": versions(), **(provenance or {})},
+        variants=infos,
+        golden_samples=len(golden),
+        files={},
+    )
+    contents[PACKAGE_FILE] = _json(manifest.package())
+    contents[COMPONENT_FILE] = _json(manifest.component())
+    entries = {
+        path: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for path, data in contents.items()
+    }
+    # Reading it back here, before anything is written, names the argument at fault and not a file.
+    about = Manifest.from_dict(json.loads(_json({**manifest.to_dict(), "files": _plain(entries)})), "bundle")
+    contents[BUNDLE_FILE] = _json(about.to_dict())
+    _write(folder, contents)
+    return folder
+
+
+def _contents(
+    variants: Mapping[str, Variant], spec: IOSpec, golden: Sequence[Golden]
+) -> tuple[dict[str, bytes], tuple[VariantInfo, ...]]:
+    """Each variant's bytes by path, and what the bundle says about it."""
+    contents: dict[str, bytes] = {}
+    infos: list[VariantInfo] = []
+    for name, variant in variants.items():
+        where = f"variants[{name!r}]"
+        data = _read(variant.path)
+        scan(data, f"{where}, {variant.path}")
+        session = _session(data, variant, where)
+        if session is not None:
+            _check_io(session, spec, where)
+        info = VariantInfo(
+            name=name,
+            provider=variant.provider,
+            precision=variant.precision,
+            target=variant.target,
+            tolerance={}
+            if not golden
+            else assumed_tolerances(golden, spec, variant.precision)
+            if session is None
+            else tolerances(session, golden, spec, where),
+            tolerance_from="assumed" if session is None else "measured",
+        )
+        infos.append(info)
+        contents[info.file] = data
+    return contents, tuple(infos)
+
+
+def _session(data: bytes, variant: Variant, where: str) -> Any | None:
+    """A session on the variant's provider, or None where that is not to be had here."""
+    if variant.provider not in PROVIDERS:
+        raise BundleError(f"provider {variant.provider!r}", where=where, rule=f"one of {', '.join(PROVIDERS)}")
+    if PROVIDERS[variant.provider] not in runtime().get_available_providers():
+        return None
+    try:
+        return open_session(data, provider=variant.provider)
+    except ProviderError:
+        if variant.provider == "cpu":
+            raise
+        return None
+    except Exception as error:  # ONNX Runtime's exceptions have no common base but this one
+        raise BundleError(
+            f"ONNX Runtime refuses the model: {error}", where=where, rule="an ONNX model that this ONNX Runtime runs"
+        ) from error
+
+
+def _check_io(session: Any, spec: IOSpec, where: str) -> None:
+    for side, tensors, actual in (
+        ("inputs", spec.inputs, session.get_inputs()),
+        ("outputs", spec.outputs, session.get_outputs()),
+    ):
+        wanted, found = [tensor.name for tensor in tensors], [value.name for value in actual]
+        if wanted != found:
+            raise BundleError(f"{side} {found}", where=where, rule=f"{wanted} as in spec: all variants share them")
+
+
+def _check_labels(labels: Sequence[str], spec: IOSpec) -> None:
+    shape = spec.outputs[0].shape if spec.outputs else ()
+    if labels and (len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != len(labels))):
+        raise BundleError(
+            f"{len(labels)} labels",
+            where="labels",
+            rule=f"one for each score of the first output, {spec.outputs[0]}" if spec.outputs else "an output",
+            way_out="leave labels out for a model that does not classify",
+        )
+
+
+def _scores(scores: Scores | None, labels: Sequence[str], golden: Sequence[Golden], spec: IOSpec) -> Scores | None:
+    if not labels:
+        if scores is not None:
+            raise BundleError(f"scores {scores!r} without labels", where="scores", rule="both or none")
+        return None
+    if scores is not None:
+        return scores
+    rows = [sample.outputs[spec.outputs[0].name] for sample in golden]
+    likely = bool(rows) and all(np.all(row >= 0) and np.allclose(row.sum(axis=1), 1, atol=1e-2) for row in rows)
+    return "probabilities" if likely else "softmax"
+
+
+def _check_place(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not (folder / BUNDLE_FILE).is_file() and not _is_empty(folder)):
+        raise BundleError(
+            "something else is there",
+            where=str(folder),
+            rule="a new folder, or a bundle to replace",
+            way_out="name another",
+        )
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read: {error.strerror}", where=str(path), rule="a readable file") from error
+
+
+def _plain(entries: Mapping[str, FileEntry]) -> dict[str, Any]:
+    return {path: {"sha256": entry.sha256, "size": entry.size} for path, entry in entries.items()}
+
+
+def _json(value: object) -> bytes:
+    try:
+        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            f"not JSON: {error}", where="metrics or provenance", rule="texts, finite numbers, lists and objects"
+        ) from error
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for path, data in contents.items():
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                with (partial / path).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            open_bundle(partial).check_digests()
+            _swap(partial, folder, replaced)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _swap(new: Path, folder: Path, replaced: Path) -> None:
+    """Give `new` the name `folder`; what had it before gets it back if that fails."""
+    if folder.exists():
+        folder.replace(replaced)
+    try:
+        new.replace(folder)
+    except OSError:
+        if replaced.exists():
+            replaced.replace(folder)
+        raise

@@ -1,0 +1,301 @@
+"""The end of a run: the choice, the final measurements on the test split, the bundle and the report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.bundle import Variant, record_golden, write_bundle
+from edgekit.compress.budget import Budget
+from edgekit.compress.rounds import Round
+from edgekit.compress.run import Run
+from edgekit.compress.settings import Settings
+from edgekit.compress.stages import File, quantized_file
+from edgekit.device.environment import describe
+from edgekit.report import ProviderRow, Report, StageRow, Verdict
+from edgekit.stats import Estimate
+from edgekit.store import write_json
+from edgekit.units import format_bytes, format_latency
+from edgekit.validate import Row, feeds_of, validate
+from edgekit.workload import Workload, loader
+
+FINAL = "final.json"
+RAW = "latency-raw.json"
+GOLDEN_SAMPLES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A file with what was found before the test split is looked at.
+
+    Args:
+        file: the file.
+        round: the round that it came from; 0 for the unpruned ones.
+        drop: against the original fp32 file on the selection split, in points.
+        latency_ms: interleaved with the original fp32 file.
+    """
+
+    file: File
+    round: int
+    drop: Estimate
+    latency_ms: float
+
+
+def finish(
+    run: Run,
+    workload: Workload,
+    budget: Budget,
+    settings: Settings,
+    root: Path,
+    candidates: Sequence[Candidate],
+    done: Sequence[Round],
+    priced: Mapping[str, Any],
+    notes: Sequence[str],
+) -> Report:
+    """Choose on the selection split, measure on the test split, write the bundle, and report."""
+    chosen = choose(candidates, budget)
+    files = _shown(candidates, chosen)
+    final = _final(run, workload, settings, files)
+    rows = [_stage_row(file, final["rows"][file.stage]) for file in files]
+    half, provider_rows = _providers(run, workload, settings, files, chosen)
+    row = next(row for row in rows if row.stage == chosen.file.stage)
+    broken = budget.broken(drop=row.drop.value, latency_ms=row.latency.value, size_bytes=row.size_bytes)
+    verdict = Verdict(holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload))
+    bundle = root / f"{workload.name}.edgekit"
+    report = Report(
+        name=workload.name,
+        metric=workload.task.metric,
+        unit=workload.task.unit,
+        verdict=verdict,
+        budget=budget.to_dict(),
+        settings=settings.to_dict(),
+        stages=rows,
+        providers=provider_rows,
+        splits=workload.splits.digests(),
+        choices=[priced] if priced else [],
+        rounds=[each.to_dict() for each in done],
+        candidates=[
+            {
+                "file": c.file.stage,
+                "round": c.round,
+                "selection_drop": c.drop.to_dict(),
+                "selection_latency_ms": c.latency_ms,
+            }
+            for c in candidates
+        ],
+        notes=list(notes),
+        environment=final["environment"],
+        seconds=dict(run.seconds),
+        bundle=str(bundle),
+        report=str(root / "report.json"),
+        next_commands=_next(bundle, root, files, verdict),
+    )
+    _bundle(bundle, workload, settings, chosen, half, report, done)
+    write_json(root / RAW, final["raw"])
+    return report
+
+
+def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate:
+    """The fastest file that holds the budget on the selection split with a margin of one standard error.
+
+    If none does, the fastest that holds it without a margin; if none does either, the one that breaks it by least. A file
+    that is slower than the first one, the fp32 original, is only taken where a limit on size asks for it.
+    """
+    baseline = candidates[0]
+    fast = [c for c in candidates if c is baseline or c.latency_ms < baseline.latency_ms] or [baseline]
+    for pool in (fast, candidates) if budget.max_size_bytes is not None else (fast,):
+        for cautious in (True, False):
+            holding = [c for c in pool if not _broken(c, budget, cautious=cautious)]
+            if holding:
+                return min(holding, key=lambda c: c.latency_ms)
+    return min(fast, key=lambda c: (_excess(c, budget), c.latency_ms))
+
+
+def _broken(candidate: Candidate, budget: Budget, *, cautious: bool) -> tuple[str, ...]:
+    # The original is its own reference: its drop is zero and has no error.
+    drop = budget.cautious(candidate.drop) if cautious else candidate.drop.value
+    return budget.broken(drop=drop, latency_ms=candidate.latency_ms, size_bytes=candidate.file.path.stat().st_size)
+
+
+def _excess(candidate: Candidate, budget: Budget) -> float:
+    """By how much a candidate breaks the budget: the largest share over a limit."""
+    size = candidate.file.path.stat().st_size
+    shares = [0.0]
+    if budget.max_drop is not None:
+        shares.append((candidate.drop.value - budget.max_drop) / max(budget.max_drop, 0.5))
+    if budget.max_latency_ms is not None:
+        shares.append(candidate.latency_ms / budget.max_latency_ms - 1)
+    if budget.max_size_bytes is not None:
+        shares.append(size / budget.max_size_bytes - 1)
+    return max(shares)
+
+
+def _shown(candidates: Sequence[Candidate], chosen: Candidate) -> list[File]:
+    """The original, its int8 file, and both files of the round that is shown: the chosen one's, else the last."""
+    number = chosen.round or max(candidate.round for candidate in candidates)
+    return [c.file for c in candidates if c.round in (0, number)]
+
+
+def _final(run: Run, workload: Workload, settings: Settings, files: Sequence[File]) -> dict[str, Any]:
+    def make(folder: Path) -> None:
+        before = describe()
+        found = validate(
+            {file.stage: file.path for file in files},
+            workload.splits.test,
+            workload.task,
+            spec=files[0].spec,
+            baseline=files[0].stage,
+            threads=settings.threads,
+            time_s=settings.latency_time_s,
+            seed=settings.seed,
+            progress=run.progress,
+        )
+        int8 = next((row for row in found.rows if row.file == "int8"), None)
+        write_json(
+            folder / FINAL,
+            {
+                "rows": {row.file: {**row.to_dict(), "ratio_to_int8": _ratio(row, int8)} for row in found.rows},
+                "raw": {row.file: row.timing.latency.to_dict(raw=True) for row in found.rows},
+                "environment": {"before": before, "after": describe()},
+            },
+        )
+
+    key = {"files": [file.sha256 for file in files], "time": settings.latency_time_s}
+    folder = run.stage("final", key, make)
+    data: dict[str, Any] = json.loads((folder / FINAL).read_text())
+    return data
+
+
+def _ratio(row: Row, int8: Row | None) -> dict[str, Any] | None:
+    return None if int8 is None else row.timing.latency.ratio_to(int8.timing.latency).to_dict()
+
+
+def _stage_row(file: File, row: Mapping[str, Any]) -> StageRow:
+    latency = row["latency"]
+    ratio_to_int8 = row["ratio_to_int8"]
+    return StageRow(
+        stage=file.stage,
+        file=str(file.path),
+        sha256=file.sha256,
+        metric=Estimate(**row["score"]["metric"]),
+        drop=Estimate(**row["drop"]),
+        agreement=Estimate(**row["agreement"]),
+        fixed=row["fixed"],
+        broken=row["broken"],
+        latency=Estimate(**latency["p50_ms"]),
+        latency_p90_ms=latency["p90_ms"],
+        latency_p99_ms=latency["p99_ms"],
+        ratio_to_fp32=Estimate(**row["ratio"]),
+        ratio_to_int8=None if ratio_to_int8 is None else Estimate(**ratio_to_int8),
+        speed_verdict=row["verdict"],
+        size_bytes=file.path.stat().st_size,
+        parameters=file.parameters,
+        macs=file.macs,
+        load_ms=row["load_ms"],
+        first_ms=row["first_ms"],
+        peak_bytes=row["peak_bytes"],
+        nodes=row["nodes"],
+        details=file.details,
+    )
+
+
+def _providers(
+    run: Run, workload: Workload, settings: Settings, files: Sequence[File], chosen: Candidate
+) -> tuple[File | None, list[ProviderRow]]:
+    """What became of each provider; for CUDA an fp16 file of the chosen network is made, and measured where it can be."""
+    rows = [ProviderRow(provider="cpu", status="measured: the table above")]
+    if "cuda" not in settings.providers:
+        return None, rows
+    by_stage = {file.stage: file for file in files}
+    source = by_stage[chosen.file.stage.removesuffix("-int8")] if chosen.round else files[0]
+    half = quantized_file(run, f"{source.stage}-fp16", source, workload, target="cuda", ranges=settings.ranges)
+    assert isinstance(half, File), half
+    found = validate(
+        {source.stage: source.path, half.stage: half.path},
+        workload.splits.test,
+        workload.task,
+        spec=source.spec,
+        baseline=source.stage,
+        providers=("cuda",),
+        threads=settings.threads,
+        time_s=settings.latency_time_s,
+        seed=settings.seed,
+        progress=run.progress,
+    )
+    rows += [ProviderRow(provider=each.provider, status=f"unavailable: {each.reason}") for each in found.unavailable]
+    rows += [
+        ProviderRow(provider=row.provider, status=f"measured: {row.file}", detail=row.to_dict()) for row in found.rows
+    ]
+    return half, rows
+
+
+def _bundle(
+    folder: Path,
+    workload: Workload,
+    settings: Settings,
+    chosen: Candidate,
+    half: File | None,
+    report: Report,
+    done: Sequence[Round],
+) -> None:
+    precision = "int8" if "plan" in chosen.file.details else "fp32"
+    variants = {
+        f"cpu-{precision}": Variant(
+            path=chosen.file.path, precision=precision, target=settings.target if precision == "int8" else "any"
+        )
+    }
+    if half is not None:
+        variants["cuda-fp16"] = Variant(path=half.path, provider="cuda", precision="fp16", target="cuda")
+    batches = loader(workload.splits.selection, 1, model=workload.model(), seed=settings.seed, limit=GOLDEN_SAMPLES)
+    row = report.row(chosen.file.stage)
+    plan = next((each.plan.to_dict() for each in done if each.number == chosen.round), None)
+    write_bundle(
+        folder,
+        name=workload.name,
+        variants=variants,
+        spec=chosen.file.spec,
+        preprocessing=workload.preprocessing,
+        labels=workload.labels,
+        metrics={
+            "name": report.metric,
+            "unit": report.unit,
+            "test": asdict(row.metric),
+            "drop": asdict(row.drop),
+            "latency_ms": asdict(row.latency),
+            "ratio_to_fp32": asdict(row.ratio_to_fp32),
+            "threads": settings.threads,
+            "cpu": report.environment["before"].get("cpu"),
+        },
+        provenance={
+            "model": workload.model_reference,
+            "splits": dict(report.splits),
+            "file_sha256": chosen.file.sha256,
+            "prune_plan": plan,
+        },
+        golden=record_golden(chosen.file.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
+        files={"edgekit/report.json": json.dumps(report.to_dict(), indent=2).encode()},
+    )
+
+
+def _verdict(row: StageRow, broken: Sequence[str], workload: Workload) -> str:
+    figures = (
+        f"{row.stage}: {row.ratio_to_fp32.value:.2f}× as fast as fp32 ONNX, {format_latency(row.latency.value)}, "
+        f"{format_bytes(row.size_bytes)}, {workload.task.metric} {row.metric.value:.2f} (drop {row.drop.value:.2f})"
+    )
+    return f"budget missed ({'; '.join(broken)}); closest is {figures}" if broken else f"budget holds with {figures}"
+
+
+def _next(bundle: Path, root: Path, files: Sequence[File], verdict: Verdict) -> list[str]:
+    quoted = shlex.quote(str(bundle))
+    commands = [
+        f"edgekit inspect {quoted}",
+        f"python -m edgekit.device bench {quoted}",
+        f"edgekit bench {' '.join(shlex.quote(str(file.path)) for file in files)}",
+    ]
+    if not verdict.holds:
+        commands.insert(0, f"the same command with a longer --time or a larger --max-drop; {root} is gone on from")
+    return commands

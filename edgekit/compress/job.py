@@ -1,0 +1,224 @@
+"""The verb `compress`: from a trained model to a bundle and a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgekit.compress.budget import Budget
+from edgekit.compress.finish import Candidate, finish
+from edgekit.compress.ladder import ladder
+from edgekit.compress.pricing import Priced, price
+from edgekit.compress.rounds import Outcome, Round, rounds
+from edgekit.compress.run import Run
+from edgekit.compress.settings import Settings
+from edgekit.compress.stages import (
+    File,
+    exported_file,
+    quantized_file,
+    selection_latency,
+    selection_score,
+)
+from edgekit.errors import PruneError
+from edgekit.progress import Progress, silent
+from edgekit.prune import Action, Coupling, actions, analyse, importance, inside
+from edgekit.report import Report
+from edgekit.store import Store, code_digest, write_json
+from edgekit.validate import compare
+from edgekit.workload import Workload, digest_of, loader
+
+PRICING_SHARE = 0.12
+"""Of the time budget, at most, for measuring what each decision costs and gives."""
+RESERVE_SHARE = 0.08
+"""Of the time budget, for exporting, scoring and the final measurements after the last recovery."""
+IMPORTANCE_SAMPLES, IMPORTANCE_BATCH = 512, 64
+
+
+def compress(
+    workload: Workload,
+    budget: Budget,
+    settings: Settings | None = None,
+    *,
+    out: str | Path,
+    progress: Progress = silent,
+) -> Report:
+    """Make the fastest ONNX bundle of a trained model that the budget allows, and prove it.
+
+    The original is exported and quantized; every pruning decision is priced by measurement; plans of rising boldness are
+    applied, recovered with the original as teacher, quantized and scored on the selection split for as long as budget and
+    time allow; the fastest file that holds the budget is chosen, and all files are scored once on the test split and timed
+    in one interleaved run. If none holds the budget, the closest is kept and `report.verdict` says so.
+
+    Stages are kept below `out`: the same call goes on where it was interrupted, and takes the same decisions.
+
+    Args:
+        workload: model, data, task.
+        budget: the limits.
+        settings: how to go about it; the defaults are for a CPU with AVX512-VNNI and one thread.
+        out: folder of the run: `report.json`, the bundle `NAME.edgekit`, and the stages.
+        progress: told all along.
+
+    Returns:
+        The report, which is also in `out/report.json`.
+
+    Raises:
+        EdgekitError: the model, the data or the machine is at fault; the message says how to mend it.
+    """
+    settings = settings or Settings()
+    root = Path(out)
+    store = Store(root / "stages")
+    with store.locked():
+        model = workload.model()
+        run = Run(
+            store,
+            identity={
+                "code": code_digest(),
+                "model": digest_of(model),
+                "splits": workload.splits.digests(),
+                "task": workload.task.name,
+                "seed": settings.seed,
+                "threads": settings.threads,
+            },
+            time_s=budget.time_s,
+            progress=progress,
+        )
+        report = _Job(run, workload, model, budget, settings, root).report()
+        report.save(root / "report.json")
+        return report
+
+
+class _Job:
+    """The order of the stages."""
+
+    def __init__(
+        self, run: Run, workload: Workload, model: nn.Module, budget: Budget, settings: Settings, root: Path
+    ) -> None:
+        self.run, self.workload, self.model = run, workload, model
+        self.budget, self.settings, self.root = budget, settings, root
+        self.original = exported_file(run, "fp32", model, workload, {})
+        self.reference = selection_score(run, self.original, workload, settings)
+
+    def report(self) -> Report:
+        """All stages, from the original to the report."""
+        int8 = self._quantized("int8", self.original)
+        plain = [file for file in (self.original, int8) if isinstance(file, File)]
+        candidates = [self._candidate(file, plain) for file in plain]
+        notes = [f"int8: {int8}"] if isinstance(int8, str) else []
+        coupling = self._coupling(notes)
+        priced: Priced | None = None
+        done: list[Round] = []
+        if coupling is not None and isinstance(int8, File) and self.settings.max_rounds:
+            priced = self._priced(coupling)
+            rungs = ladder(priced.choices, baseline_ms=priced.baseline_ms, within=inside(coupling))
+            done = rounds(
+                self.run,
+                rungs,
+                coupling,
+                self.workload,
+                self.budget,
+                self.settings,
+                lambda number, model, key: self._judge(number, model, key, plain, candidates),
+                reserve_s=RESERVE_SHARE * self.budget.time_s,
+            )
+        return finish(
+            self.run,
+            self.workload,
+            self.budget,
+            self.settings,
+            self.root,
+            candidates,
+            done,
+            {} if priced is None else priced.to_dict(),
+            notes,
+        )
+
+    def _quantized(self, stage: str, source: File) -> File | str:
+        return quantized_file(
+            self.run, stage, source, self.workload, target=self.settings.target, ranges=self.settings.ranges
+        )
+
+    def _candidate(self, file: File, baseline: Sequence[File], pruned_from: int = 0) -> Candidate:
+        """A file with what the selection split and an interleaved measurement say of it."""
+        comparison = compare(
+            selection_score(self.run, file, self.workload, self.settings), self.reference, self.workload.task
+        )
+        files = [*baseline, file] if file.stage not in [each.stage for each in baseline] else list(baseline)
+        latency = selection_latency(self.run, files, self.workload, self.settings)
+        return Candidate(file=file, round=pruned_from, drop=comparison.drop, latency_ms=latency[file.stage])
+
+    def _judge(
+        self, number: int, model: nn.Module, key: dict[str, Any], baseline: Sequence[File], candidates: list[Candidate]
+    ) -> Outcome:
+        exported = exported_file(self.run, f"pruned-{number}", model, self.workload, key)
+        quantized = self._quantized(f"pruned-{number}-int8", exported)
+        files = [file for file in (exported, quantized) if isinstance(file, File)]
+        made = [self._candidate(file, baseline, number) for file in files]
+        candidates += made
+        best = min(made, key=lambda candidate: candidate.latency_ms)
+        return Outcome(
+            stage=best.file.stage,
+            drop=best.drop,
+            latency_ms=best.latency_ms,
+            size_bytes=best.file.path.stat().st_size,
+        )
+
+    def _coupling(self, notes: list[str]) -> Coupling | None:
+        """What can be pruned; None, with a note, where torch.export refuses the model or nothing can be."""
+        if not self.settings.max_rounds:
+            return None
+        try:
+            coupling = analyse(self.model, self.workload.example(2))
+        except PruneError as error:
+            notes.append(f"not pruned: {error.problem}")
+            return None
+        if not coupling.groups and not coupling.blocks:
+            reasons = "; ".join(f"{what}: {why}" for what, why in coupling.frozen[:3])
+            notes.append(f"not pruned: everything is frozen ({reasons})")
+            return None
+        return coupling
+
+    def _priced(self, coupling: Coupling) -> Priced:
+        batches = list(
+            loader(
+                self.workload.splits.calibration,
+                IMPORTANCE_BATCH,
+                model=self.model,
+                seed=self.settings.seed,
+                limit=IMPORTANCE_SAMPLES,
+            )
+        )
+        ranked = importance(
+            self.model,
+            coupling,
+            method=self.settings.importance,
+            batches=batches,
+            loss=self.workload.task.loss,
+        )
+        possible = actions(coupling, ranked, grid=self.settings.channel_grid)
+
+        def make(folder: Path) -> None:
+            priced = price(
+                possible,
+                coupling,
+                self.workload,
+                self.settings,
+                time_s=PRICING_SHARE * self.budget.time_s,
+                progress=self.run.progress,
+            )
+            write_json(folder / "priced.json", priced.to_dict())
+
+        key = {
+            "actions": [[action.text, list(action.kept)] for action in possible],
+            "target": self.settings.target,
+            "time": self.budget.time_s,
+        }
+        folder = self.run.stage("price", key, make)
+        return Priced.from_dict(json.loads((folder / "priced.json").read_text()), _by_text(possible))
+
+
+def _by_text(possible: Sequence[Action]) -> dict[str, Action]:
+    return {action.text: action for action in possible}
