@@ -1,7 +1,7 @@
 """Errors that say the value, the rule, the place and the way out.
 
-The library raises, only `edgekit.cli` prints and exits. Every error a user can cause is an `EdgekitError`; anything else
-that escapes is a defect of edgekit and is shown as such.
+The library raises, only `edgekit.cli` prints and exits. Every error a user can cause is an `EdgekitError`; anything
+else that escapes is a defect of edgekit and is shown as such.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class EdgekitError(Exception):
-    """A fault the user can mend.
+    r"""A fault the user can mend.
 
     Args:
         problem: what was found, with the offending value.
@@ -19,7 +19,7 @@ class EdgekitError(Exception):
         way_out: what to do now; a command where there is one.
 
     >>> str(EdgekitError("grid is 0", where="--grid", rule="a positive multiple of 8", way_out="try --grid 16"))
-    'grid is 0\\n  where: --grid\\n  rule: a positive multiple of 8\\n  way out: try --grid 16'
+    'grid is 0\n  where: --grid\n  rule: a positive multiple of 8\n  way out: try --grid 16'
     """
 
     exit_code: ClassVar[int] = 4

@@ -1,6 +1,7 @@
 """Intervals and percentiles: every figure edgekit reports carries one.
 
-Bootstrap percentile intervals as in B. Efron and R. Tibshirani, *An Introduction to the Bootstrap* (1993), section 13.3.
+Bootstrap percentile intervals as in B. Efron and R. Tibshirani, *An Introduction to the Bootstrap* (1993), section
+13.3.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def percentile(samples: np.ndarray, q: float) -> float | None:
     """The q-th percentile (0 < q < 100), or None where `samples` [n] are too few to say.
 
     A percentile needs at least one sample beyond it with 95 % confidence: n >= ln(0.05) / ln(q / 100), hence 29 for
-    p90, 299 for p99 and 2,995 for p99.9 (S. S. Wilks, *Determination of Sample Sizes for Setting Tolerance Limits*, 1941).
+    p90, 299 for p99 and 2,995 for p99.9 (S. S. Wilks, *Determination of Sample Sizes for Setting Tolerance Limits*,
+    1941).
 
     >>> percentile(np.arange(28.0), 90) is None, percentile(np.arange(29.0), 90) is None
     (True, False)

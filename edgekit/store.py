@@ -1,8 +1,9 @@
 """Files that are whole or absent: atomic writes, and stage outputs addressed by what they were made from.
 
-A stage's output is a folder named after the digest of its key (configuration, inputs, code version). It is built under a
-temporary name, synced, given its marker (`done.json`, with the SHA-256 of every file) and renamed. Whatever the moment a
-process dies, a folder with its final name is whole; what lies under a temporary name is only ever a place to resume from.
+A stage's output is a folder named after the digest of its key (configuration, inputs, code version). It is built under
+a temporary name, synced, given its marker (`done.json`, with the SHA-256 of every file) and renamed. Whatever the
+moment a process dies, a folder with its final name is whole; what lies under a temporary name is only ever a place to
+resume from.
 """
 
 from __future__ import annotations

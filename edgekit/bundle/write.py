@@ -81,9 +81,9 @@ def write_bundle(
         variants: ONNX files by name, the preferred one first: a device takes the first that was made for it.
         spec: the inputs and outputs that all variants share.
         preprocessing: how an image becomes the input; None for models that take no image.
-        labels: names of the classes, by index of the first output's last dimension.
-        scores: what the first output holds; None recognises probabilities in the golden outputs, and else takes logits
-            (`softmax`). Models of several labels at once want `sigmoid`.
+        labels: names of the classes.
+        scores: what the first output holds where it is [samples, labels]; None recognises probabilities in the golden
+            outputs, and else takes logits (`softmax`). Models of several labels at once want `sigmoid`.
         metrics: what was measured, JSON-ready.
         provenance: where the model comes from, JSON-ready; installed versions are added.
         golden: samples that every device must reproduce; `record_golden` makes them.
@@ -144,8 +144,8 @@ def _contents(
         where = f"variants[{name!r}]"
         data = _read(variant.path)
         scan(data, f"{where}, {variant.path}")
-        session = _session(data, variant, where)
-        if session is not None:
+        sessions = _sessions(data, variant, where)
+        for session in sessions[:1]:
             _check_io(session, spec, where)
         info = VariantInfo(
             name=name,
@@ -155,27 +155,27 @@ def _contents(
             tolerance={}
             if not golden
             else assumed_tolerances(golden, spec, variant.precision)
-            if session is None
-            else tolerances(session, golden, spec, where),
-            tolerance_from="assumed" if session is None else "measured",
+            if not sessions
+            else tolerances(sessions, golden, spec, where),
+            tolerance_from="measured" if sessions else "assumed",
         )
         infos.append(info)
         contents[info.file] = data
     return contents, tuple(infos)
 
 
-def _session(data: bytes, variant: Variant, where: str) -> Any | None:
-    """A session on the variant's provider, or None where that is not to be had here."""
+def _sessions(data: bytes, variant: Variant, where: str) -> tuple[Any, ...]:
+    """Sessions on the variant's provider, as a device runs it and unoptimized; none where it is not to be had here."""
     if variant.provider not in PROVIDERS:
         raise BundleError(f"provider {variant.provider!r}", where=where, rule=f"one of {', '.join(PROVIDERS)}")
     if PROVIDERS[variant.provider] not in runtime().get_available_providers():
-        return None
+        return ()
     try:
-        return open_session(data, provider=variant.provider)
+        return tuple(open_session(data, provider=variant.provider, optimize=optimize) for optimize in (True, False))
     except ProviderError:
         if variant.provider == "cpu":
             raise
-        return None
+        return ()
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this one
         raise BundleError(
             f"ONNX Runtime refuses the model: {error}", where=where, rule="an ONNX model that this ONNX Runtime runs"
@@ -194,11 +194,11 @@ def _check_io(session: Any, spec: IOSpec, where: str) -> None:
 
 def _check_labels(labels: Sequence[str], spec: IOSpec) -> None:
     shape = spec.outputs[0].shape if spec.outputs else ()
-    if labels and (len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != len(labels))):
+    if labels and len(shape) == 2 and isinstance(shape[1], int) and shape[1] != len(labels):
         raise BundleError(
             f"{len(labels)} labels",
             where="labels",
-            rule=f"one for each score of the first output, {spec.outputs[0]}" if spec.outputs else "an output",
+            rule=f"one for each score of the first output, {spec.outputs[0]}",
             way_out="leave labels out for a model that does not classify",
         )
 
@@ -208,7 +208,7 @@ def _scores(scores: Scores | None, labels: Sequence[str], golden: Sequence[Golde
         if scores is not None:
             raise BundleError(f"scores {scores!r} without labels", where="scores", rule="both or none")
         return None
-    if scores is not None:
+    if scores is not None or len(spec.outputs[0].shape) != 2:
         return scores
     rows = [sample.outputs[spec.outputs[0].name] for sample in golden]
     likely = bool(rows) and all(np.all(row >= 0) and np.allclose(row.sum(axis=1), 1, atol=1e-2) for row in rows)

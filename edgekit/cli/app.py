@@ -15,9 +15,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turns a trained PyTorch model into the fastest ONNX bundle that stays inside an accuracy budget, and proves it."
-    "\n\nStart with [bold]edgekit demo[/bold]. Exit codes: 0 the budget holds; 1 edgekit failed; 2 wrong command line; "
-    "3 no candidate holds the budget (the closest is kept); 4 the input or the machine is at fault.",
+    help="Turns a trained PyTorch model into the fastest ONNX bundle that stays inside an accuracy budget, and "
+    "proves it.\n\nStart with [bold]edgekit demo[/bold]. Exit codes: 0 the budget holds; 1 edgekit failed; 2 wrong "
+    "command line; 3 no candidate holds the budget (the closest is kept); 4 the input or the machine is at fault.",
     rich_markup_mode="rich",
 )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.options import HOW, LIMITS, AsJson, Device, Provider, Threads, providers
+from edgekit.cli.options import HOW, LIMITS, AsJson, Device, Importance, Provider, Ranges, Threads, providers
 from edgekit.report import stage_table
 from edgekit.units import format_duration, parse_duration_s
 from edgekit.workload import WorkloadConfig, load_workload
@@ -49,12 +49,10 @@ def compress(
             help="Channel counts come out as multiples of this (the device's block by default).", rich_help_panel=HOW
         ),
     ] = None,
-    importance: Annotated[
-        str, typer.Option(help="Ranks channels: taylor, bn-scale, l1 or l2.", rich_help_panel=HOW)
-    ] = "taylor",
-    ranges: Annotated[
-        str, typer.Option(help="Chooses int8 ranges: mse, minmax or percentile.", rich_help_panel=HOW)
-    ] = "mse",
+    importance: Importance = "taylor",
+    ranges: Ranges = "mse",
+    optimizer: Annotated[Literal["sgd", "adamw"], typer.Option(help="Of a recovery.", rich_help_panel=HOW)] = "sgd",
+    batch_size: Annotated[int, typer.Option(help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,6 +91,8 @@ def compress(
         max_rounds=rounds,
         recovery_epochs=epochs,
         learning_rate=learning_rate,
+        optimizer=optimizer,
+        batch_size=batch_size,
     )
     with show.progress(quiet=json) as progress:
         workload = load_workload(config)

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,7 +25,13 @@ Provider = Annotated[
     str, typer.Option(help="Execution providers to validate on: cpu, cuda or cpu,cuda.", rich_help_panel=HOW)
 ]
 Device = Annotated[
-    str, typer.Option(help="What the int8 file is for: x86-vnni, x86-avx2 or arm64.", rich_help_panel=HOW)
+    Literal["x86-vnni", "x86-avx2", "arm64"], typer.Option(help="What the int8 file is for.", rich_help_panel=HOW)
+]
+Importance = Annotated[
+    Literal["taylor", "bn-scale", "l1", "l2"], typer.Option(help="How channels are ranked.", rich_help_panel=HOW)
+]
+Ranges = Annotated[
+    Literal["mse", "minmax", "percentile"], typer.Option(help="How int8 ranges are chosen.", rich_help_panel=HOW)
 ]
 
 
@@ -91,7 +97,7 @@ def workload_config(
     config: Annotated[
         Path | None,
         typer.Option(
-            help=f"A file with these entries; {CONFIG_NAME} in this folder is read if it is there and no MODEL is given. "
+            help=f"A file with these entries; without a MODEL, {CONFIG_NAME} in this folder is read if it is there. "
             "`edgekit init` writes a commented one.",
             rich_help_panel=WHAT,
         ),

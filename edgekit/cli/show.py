@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from rich.table import Table
 
 from edgekit.progress import Progress, Step, silent
 
-out = Console(highlight=False, soft_wrap=True)
+WIDE = 220
+"""Columns of output that goes to a file or a pipe: wide enough that no table is cut."""
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False)
 LINE_EVERY_S = 15.0
 
@@ -32,9 +35,7 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         grid.add_column(header, justify="left" if index == 0 else "right")
     for row in rows:
         grid.add_row(*row, style="bold green" if row[0].endswith("◀") else None)
-    # A pipe has no width: there the table keeps its own, so that nothing is cut.
-    width = None if out.is_terminal else max(out.width, out.measure(grid).maximum)
-    out.print(grid, width=width, soft_wrap=False)
+    out.print(grid, soft_wrap=False)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:

@@ -1,19 +1,18 @@
-"""`edgekit prune`, `distill`, `export` and `quantize`: one stage at a time, each from what the one before has written."""
+"""`edgekit prune`, `distill`, `export` and `quantize`: one stage at a time, from what the last one wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from torch import nn
 
 from edgekit.cli import show
-from edgekit.cli.options import HOW, AsJson, Device
-from edgekit.errors import PruneError
+from edgekit.cli.onnx_files import spec_of
+from edgekit.cli.options import HOW, AsJson, Importance, Ranges
 from edgekit.store import write_json
-from edgekit.units import format_bytes, format_count, format_duration, parse_duration_s
+from edgekit.units import format_bytes, format_count, parse_duration_s
 from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
 
 Pruned = Annotated[
@@ -31,10 +30,11 @@ def prune(
         float, typer.Option(help="Share of the channels that stays in each group, or overall with --scope global.")
     ] = 0.5,
     scope: Annotated[
-        str, typer.Option(help="uniform: each group alike; global: the least important anywhere.")
+        Literal["uniform", "global"],
+        typer.Option(help="uniform: each group alike; global: the least important anywhere."),
     ] = "uniform",
     grid: Annotated[int, typer.Option(help="Widths come out as multiples of this.")] = 16,
-    importance: Annotated[str, typer.Option(help="taylor, bn-scale, l1 or l2.")] = "taylor",
+    importance: Importance = "taylor",
     drop_block: Annotated[
         list[str] | None, typer.Option(help="Remove this residual block; may be given several times.")
     ] = None,
@@ -76,7 +76,7 @@ def prune(
             show.out.print(str(plan), markup=False)
         return
     pruned = room.prune(model, example, plan)
-    room.save(out, pruned)
+    room.save(out, plan, pruned.model)
     if not json:
         show.out.print(str(plan), markup=False)
         show.out.print(f"proof: {pruned.proof}", markup=False)
@@ -128,7 +128,7 @@ def distill(
             deadline_s=None if time is None else parse_duration_s(time, "--time"),
             progress=progress,
         )
-    room.save_weights(out, plan, result.model)
+    room.save(out, plan, result.model)
     write_json(out / "fit.json", result.to_dict())
     out.with_name(f".{out.name}.checkpoint").unlink(missing_ok=True)
     _say_model(workload, result.model, f"wrote {out}", json=json, fit=result.to_dict())
@@ -176,11 +176,14 @@ def export(
 def quantize(
     config: WorkloadConfig,
     file: Annotated[Path, typer.Option("--file", "-f", help="The fp32 ONNX file that `edgekit export` wrote.")],
-    device: Device = "x86-vnni",
+    device: Annotated[
+        Literal["x86-vnni", "x86-avx2", "arm64", "cuda"], typer.Option(help="What the file is for; cuda gives fp16.")
+    ] = "x86-vnni",
     scheme: Annotated[
-        str, typer.Option(help="static, dynamic, or auto: static for CNNs, dynamic for LSTMs and Transformers.")
+        Literal["auto", "static", "dynamic"],
+        typer.Option(help="static, dynamic, or auto: static for CNNs, dynamic for LSTMs and Transformers."),
     ] = "auto",
-    ranges: Annotated[str, typer.Option(help="mse, minmax or percentile.")] = "mse",
+    ranges: Ranges = "mse",
     bias_correction: Annotated[bool, typer.Option(help="Correct the mean error of each channel.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Print every node: int8 or not, and why.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.int8.onnx"),
@@ -188,9 +191,13 @@ def quantize(
 ) -> None:
     """Quantize an fp32 ONNX file to int8 (fp16 for --device cuda), where ONNX Runtime has a kernel that fuses."""
     from edgekit.quantize import quantize as convert
+    from edgekit.validate import feeds_of
 
     workload = load_workload(config)
-    spec, feeds = _feeds(workload, file)
+    spec = spec_of(file)
+    model = workload.model()
+    batches = loader(workload.splits.calibration, 32, model=model, seed=config.seed)
+    feeds = [feeds_of(batch, spec) for batch in batches]
     with show.progress(quiet=json) as progress:
         done = convert(
             file,
@@ -229,3 +236,17 @@ def _model(workload: Workload, pruned: Path | None) -> nn.Module:
     from edgekit.prune import replay
 
     return replay(workload.factory, pruned)
+
+
+def _say_model(workload: Workload, model: nn.Module, title: str, *, json: bool, **more: Any) -> None:
+    from edgekit.export import mac_count, parameter_count
+
+    before, example = workload.model(), workload.example(1)
+    counts = {
+        "parameters": (parameter_count(before), parameter_count(model)),
+        "MACs": (mac_count(before, example), mac_count(model, example)),
+    }
+    if json:
+        show.data({**{name: {"before": old, "after": new} for name, (old, new) in counts.items()}, **more})
+    else:
+        show.facts(title, {name: f"{format_count(old)} -> {format_count(new)}" for name, (old, new) in counts.items()})

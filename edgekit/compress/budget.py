@@ -59,8 +59,8 @@ class Budget:
     def cautious(self, drop: Estimate) -> float:
         """The drop to decide with on the selection split, so that the test split is likely to agree.
 
-        One standard error above the estimate (the interval is 3.92 standard errors wide): a candidate that merely touches
-        the limit on selection would break it on test every second time.
+        One standard error above the estimate (the interval is 3.92 standard errors wide): a candidate that merely
+        touches the limit on selection would break it on test every second time.
         """
         return drop.value + (drop.high - drop.low) / 3.92
 

@@ -13,7 +13,6 @@ from edgekit.bundle import Variant, record_golden, write_bundle
 from edgekit.compress.budget import Budget
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
-from edgekit.compress.settings import Settings
 from edgekit.compress.stages import File, quantized_file
 from edgekit.device.environment import describe
 from edgekit.report import ProviderRow, Report, StageRow, Verdict
@@ -21,7 +20,7 @@ from edgekit.stats import Estimate
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_latency
 from edgekit.validate import Row, feeds_of, validate
-from edgekit.workload import Workload, loader
+from edgekit.workload import loader
 
 FINAL = "final.json"
 RAW = "latency-raw.json"
@@ -47,24 +46,25 @@ class Candidate:
 
 def finish(
     run: Run,
-    workload: Workload,
-    budget: Budget,
-    settings: Settings,
     root: Path,
     candidates: Sequence[Candidate],
+    *,
     done: Sequence[Round],
     priced: Mapping[str, Any],
     notes: Sequence[str],
 ) -> Report:
     """Choose on the selection split, measure on the test split, write the bundle, and report."""
+    workload, budget, settings = run.workload, run.budget, run.settings
     chosen = choose(candidates, budget)
     files = _shown(candidates, chosen)
-    final = _final(run, workload, settings, files)
+    final = _final(run, files)
     rows = [_stage_row(file, final["rows"][file.stage]) for file in files]
-    half, provider_rows = _providers(run, workload, settings, files, chosen)
+    half, provider_rows = _providers(run, files, chosen)
     row = next(row for row in rows if row.stage == chosen.file.stage)
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency.value, size_bytes=row.size_bytes)
-    verdict = Verdict(holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload))
+    verdict = Verdict(
+        holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
+    )
     bundle = root / f"{workload.name}.edgekit"
     report = Report(
         name=workload.name,
@@ -75,7 +75,7 @@ def finish(
         settings=settings.to_dict(),
         stages=rows,
         providers=provider_rows,
-        splits=workload.splits.digests(),
+        splits=run.splits,
         choices=[priced] if priced else [],
         rounds=[each.to_dict() for each in done],
         candidates=[
@@ -94,7 +94,7 @@ def finish(
         report=str(root / "report.json"),
         next_commands=_next(bundle, root, files, verdict),
     )
-    _bundle(bundle, workload, settings, chosen, half, report, done)
+    _bundle(run, bundle, chosen, half, report)
     write_json(root / RAW, final["raw"])
     return report
 
@@ -102,8 +102,8 @@ def finish(
 def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate:
     """The fastest file that holds the budget on the selection split with a margin of one standard error.
 
-    If none does, the fastest that holds it without a margin; if none does either, the one that breaks it by least. A file
-    that is slower than the first one, the fp32 original, is only taken where a limit on size asks for it.
+    If none does, the fastest that holds it without a margin; if none does either, the one that breaks it by least. A
+    file that is slower than the first one, the fp32 original, is only taken where a limit on size asks for it.
     """
     baseline = candidates[0]
     fast = [c for c in candidates if c is baseline or c.latency_ms < baseline.latency_ms] or [baseline]
@@ -140,7 +140,9 @@ def _shown(candidates: Sequence[Candidate], chosen: Candidate) -> list[File]:
     return [c.file for c in candidates if c.round in (0, number)]
 
 
-def _final(run: Run, workload: Workload, settings: Settings, files: Sequence[File]) -> dict[str, Any]:
+def _final(run: Run, files: Sequence[File]) -> dict[str, Any]:
+    workload, settings = run.workload, run.settings
+
     def make(folder: Path) -> None:
         before = describe()
         found = validate(
@@ -203,16 +205,15 @@ def _stage_row(file: File, row: Mapping[str, Any]) -> StageRow:
     )
 
 
-def _providers(
-    run: Run, workload: Workload, settings: Settings, files: Sequence[File], chosen: Candidate
-) -> tuple[File | None, list[ProviderRow]]:
-    """What became of each provider; for CUDA an fp16 file of the chosen network is made, and measured where it can be."""
+def _providers(run: Run, files: Sequence[File], chosen: Candidate) -> tuple[File | None, list[ProviderRow]]:
+    """What became of each provider; for CUDA an fp16 file of the chosen network, measured where that can be."""
+    workload, settings = run.workload, run.settings
     rows = [ProviderRow(provider="cpu", status="measured: the table above")]
     if "cuda" not in settings.providers:
         return None, rows
     by_stage = {file.stage: file for file in files}
     source = by_stage[chosen.file.stage.removesuffix("-int8")] if chosen.round else files[0]
-    half = quantized_file(run, f"{source.stage}-fp16", source, workload, target="cuda", ranges=settings.ranges)
+    half = quantized_file(run, f"{source.stage}-fp16", source, target="cuda")
     assert isinstance(half, File), half
     found = validate(
         {source.stage: source.path, half.stage: half.path},
@@ -233,15 +234,8 @@ def _providers(
     return half, rows
 
 
-def _bundle(
-    folder: Path,
-    workload: Workload,
-    settings: Settings,
-    chosen: Candidate,
-    half: File | None,
-    report: Report,
-    done: Sequence[Round],
-) -> None:
+def _bundle(run: Run, folder: Path, chosen: Candidate, half: File | None, report: Report) -> None:
+    workload, settings = run.workload, run.settings
     precision = "int8" if "plan" in chosen.file.details else "fp32"
     variants = {
         f"cpu-{precision}": Variant(
@@ -252,7 +246,7 @@ def _bundle(
         variants["cuda-fp16"] = Variant(path=half.path, provider="cuda", precision="fp16", target="cuda")
     batches = loader(workload.splits.selection, 1, model=workload.model(), seed=settings.seed, limit=GOLDEN_SAMPLES)
     row = report.row(chosen.file.stage)
-    plan = next((each.plan.to_dict() for each in done if each.number == chosen.round), None)
+    decisions: list[str] = next((each["decisions"] for each in report.rounds if each["round"] == chosen.round), [])
     write_bundle(
         folder,
         name=workload.name,
@@ -274,17 +268,17 @@ def _bundle(
             "model": workload.model_reference,
             "splits": dict(report.splits),
             "file_sha256": chosen.file.sha256,
-            "prune_plan": plan,
+            "pruned": decisions,
         },
         golden=record_golden(chosen.file.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
         files={"edgekit/report.json": json.dumps(report.to_dict(), indent=2).encode()},
     )
 
 
-def _verdict(row: StageRow, broken: Sequence[str], workload: Workload) -> str:
+def _verdict(row: StageRow, broken: Sequence[str], metric: str) -> str:
     figures = (
         f"{row.stage}: {row.ratio_to_fp32.value:.2f}× as fast as fp32 ONNX, {format_latency(row.latency.value)}, "
-        f"{format_bytes(row.size_bytes)}, {workload.task.metric} {row.metric.value:.2f} (drop {row.drop.value:.2f})"
+        f"{format_bytes(row.size_bytes)}, {metric} {row.metric.value:.2f} (drop {row.drop.value:.2f})"
     )
     return f"budget missed ({'; '.join(broken)}); closest is {figures}" if broken else f"budget holds with {figures}"
 

@@ -27,11 +27,11 @@ from edgekit.errors import PruneError
 from edgekit.progress import Progress, silent
 from edgekit.prune import Action, Coupling, actions, analyse, importance, inside
 from edgekit.report import Report
-from edgekit.store import Store, code_digest, write_json
+from edgekit.store import Store, write_json
 from edgekit.validate import compare
-from edgekit.workload import Workload, digest_of, loader
+from edgekit.workload import Workload, loader
 
-PRICING_SHARE = 0.12
+PRICING_SHARE = 0.15
 """Of the time budget, at most, for measuring what each decision costs and gives."""
 RESERVE_SHARE = 0.08
 """Of the time budget, for exporting, scoring and the final measurements after the last recovery."""
@@ -48,10 +48,10 @@ def compress(
 ) -> Report:
     """Make the fastest ONNX bundle of a trained model that the budget allows, and prove it.
 
-    The original is exported and quantized; every pruning decision is priced by measurement; plans of rising boldness are
-    applied, recovered with the original as teacher, quantized and scored on the selection split for as long as budget and
-    time allow; the fastest file that holds the budget is chosen, and all files are scored once on the test split and timed
-    in one interleaved run. If none holds the budget, the closest is kept and `report.verdict` says so.
+    The original is exported and quantized; every pruning decision is priced by measurement; plans of rising boldness
+    are applied, recovered with the original as teacher, quantized and scored on the selection split for as long as
+    budget and time allow; the fastest file that holds the budget is chosen, and all files are scored once on the test
+    split and timed in one interleaved run. If none holds the budget, the closest is kept and `report.verdict` says so.
 
     Stages are kept below `out`: the same call goes on where it was interrupted, and takes the same decisions.
 
@@ -72,21 +72,8 @@ def compress(
     root = Path(out)
     store = Store(root / "stages")
     with store.locked():
-        model = workload.model()
-        run = Run(
-            store,
-            identity={
-                "code": code_digest(),
-                "model": digest_of(model),
-                "splits": workload.splits.digests(),
-                "task": workload.task.name,
-                "seed": settings.seed,
-                "threads": settings.threads,
-            },
-            time_s=budget.time_s,
-            progress=progress,
-        )
-        report = _Job(run, workload, model, budget, settings, root).report()
+        run = Run(store, workload, budget, settings, progress=progress)
+        report = _Job(run, root).report()
         report.save(root / "report.json")
         return report
 
@@ -94,70 +81,55 @@ def compress(
 class _Job:
     """The order of the stages."""
 
-    def __init__(
-        self, run: Run, workload: Workload, model: nn.Module, budget: Budget, settings: Settings, root: Path
-    ) -> None:
-        self.run, self.workload, self.model = run, workload, model
-        self.budget, self.settings, self.root = budget, settings, root
-        self.original = exported_file(run, "fp32", model, workload, {})
-        self.reference = selection_score(run, self.original, workload, settings)
+    def __init__(self, run: Run, root: Path) -> None:
+        self.run, self.root = run, root
+        self.original = exported_file(run, "fp32", run.model, {})
+        self.reference = selection_score(run, self.original)
+        self.candidates: list[Candidate] = []
 
     def report(self) -> Report:
         """All stages, from the original to the report."""
         int8 = self._quantized("int8", self.original)
         plain = [file for file in (self.original, int8) if isinstance(file, File)]
-        candidates = [self._candidate(file, plain) for file in plain]
+        self.candidates += [self._candidate(file, plain) for file in plain]
         notes = [f"int8: {int8}"] if isinstance(int8, str) else []
         coupling = self._coupling(notes)
         priced: Priced | None = None
         done: list[Round] = []
-        if coupling is not None and isinstance(int8, File) and self.settings.max_rounds:
+        if coupling is not None and isinstance(int8, File):
             priced = self._priced(coupling)
-            rungs = ladder(priced.choices, baseline_ms=priced.baseline_ms, within=inside(coupling))
             done = rounds(
                 self.run,
-                rungs,
+                ladder(priced.choices, baseline_ms=priced.baseline_ms, within=inside(coupling)),
                 coupling,
-                self.workload,
-                self.budget,
-                self.settings,
-                lambda number, model, key: self._judge(number, model, key, plain, candidates),
-                reserve_s=RESERVE_SHARE * self.budget.time_s,
+                lambda number, model, key: self._judge(number, model, key, plain),
+                reserve_s=RESERVE_SHARE * self.run.budget.time_s,
             )
         return finish(
             self.run,
-            self.workload,
-            self.budget,
-            self.settings,
             self.root,
-            candidates,
-            done,
-            {} if priced is None else priced.to_dict(),
-            notes,
+            self.candidates,
+            done=done,
+            priced={} if priced is None else priced.to_dict(),
+            notes=notes,
         )
 
     def _quantized(self, stage: str, source: File) -> File | str:
-        return quantized_file(
-            self.run, stage, source, self.workload, target=self.settings.target, ranges=self.settings.ranges
-        )
+        return quantized_file(self.run, stage, source, target=self.run.settings.target)
 
     def _candidate(self, file: File, baseline: Sequence[File], pruned_from: int = 0) -> Candidate:
         """A file with what the selection split and an interleaved measurement say of it."""
-        comparison = compare(
-            selection_score(self.run, file, self.workload, self.settings), self.reference, self.workload.task
-        )
+        comparison = compare(selection_score(self.run, file), self.reference, self.run.workload.task)
         files = [*baseline, file] if file.stage not in [each.stage for each in baseline] else list(baseline)
-        latency = selection_latency(self.run, files, self.workload, self.settings)
+        latency = selection_latency(self.run, files)
         return Candidate(file=file, round=pruned_from, drop=comparison.drop, latency_ms=latency[file.stage])
 
-    def _judge(
-        self, number: int, model: nn.Module, key: dict[str, Any], baseline: Sequence[File], candidates: list[Candidate]
-    ) -> Outcome:
-        exported = exported_file(self.run, f"pruned-{number}", model, self.workload, key)
+    def _judge(self, number: int, model: nn.Module, key: dict[str, Any], baseline: Sequence[File]) -> Outcome:
+        exported = exported_file(self.run, f"pruned-{number}", model, key)
         quantized = self._quantized(f"pruned-{number}-int8", exported)
         files = [file for file in (exported, quantized) if isinstance(file, File)]
         made = [self._candidate(file, baseline, number) for file in files]
-        candidates += made
+        self.candidates += made
         best = min(made, key=lambda candidate: candidate.latency_ms)
         return Outcome(
             stage=best.file.stage,
@@ -168,10 +140,10 @@ class _Job:
 
     def _coupling(self, notes: list[str]) -> Coupling | None:
         """What can be pruned; None, with a note, where torch.export refuses the model or nothing can be."""
-        if not self.settings.max_rounds:
+        if not self.run.settings.max_rounds:
             return None
         try:
-            coupling = analyse(self.model, self.workload.example(2))
+            coupling = analyse(self.run.model, self.run.workload.example(2))
         except PruneError as error:
             notes.append(f"not pruned: {error.problem}")
             return None
@@ -184,37 +156,30 @@ class _Job:
     def _priced(self, coupling: Coupling) -> Priced:
         batches = list(
             loader(
-                self.workload.splits.calibration,
+                self.run.workload.splits.calibration,
                 IMPORTANCE_BATCH,
-                model=self.model,
-                seed=self.settings.seed,
+                model=self.run.model,
+                seed=self.run.settings.seed,
                 limit=IMPORTANCE_SAMPLES,
             )
         )
         ranked = importance(
-            self.model,
+            self.run.model,
             coupling,
-            method=self.settings.importance,
+            method=self.run.settings.importance,
             batches=batches,
-            loss=self.workload.task.loss,
+            loss=self.run.workload.task.loss,
         )
-        possible = actions(coupling, ranked, grid=self.settings.channel_grid)
+        possible = actions(coupling, ranked, grid=self.run.settings.channel_grid)
 
         def make(folder: Path) -> None:
-            priced = price(
-                possible,
-                coupling,
-                self.workload,
-                self.settings,
-                time_s=PRICING_SHARE * self.budget.time_s,
-                progress=self.run.progress,
-            )
+            priced = price(self.run, possible, coupling, time_s=PRICING_SHARE * self.run.budget.time_s)
             write_json(folder / "priced.json", priced.to_dict())
 
         key = {
             "actions": [[action.text, list(action.kept)] for action in possible],
-            "target": self.settings.target,
-            "time": self.budget.time_s,
+            "target": self.run.settings.target,
+            "time": self.run.budget.time_s,
         }
         folder = self.run.stage("price", key, make)
         return Priced.from_dict(json.loads((folder / "priced.json").read_text()), _by_text(possible))

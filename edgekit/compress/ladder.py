@@ -1,7 +1,7 @@
 """Which decisions to take together: a ladder of plans, each faster than the one before.
 
-Every single decision (remove this block, narrow that group) has a damage, the rise of the loss that it causes alone, and
-a gain, the measured latency that it saves alone in int8. Rungs collect decisions by damage per microsecond gained.
+Every single decision (remove this block, narrow that group) has a damage, the rise of the loss that it causes alone,
+and a gain, the measured latency that it saves alone in int8. Rungs collect decisions by damage per microsecond gained.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def ladder(choices: Sequence[Choice[A]], *, baseline_ms: float, within: dict[str
     Args:
         choices: what can be decided; those that gain nothing are left out.
         baseline_ms: latency without any of them.
-        within: for a subject that lies inside another one, that other one: with a block gone, its widths no longer matter.
+        within: for a subject that lies inside another one, that other one: with a block gone, its widths no longer
+        matter.
 
     The prediction adds the gains up, which overstates them a little where choices overlap; what a rung really gives is
     measured before anything is decided on it.

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from edgekit.compress.ladder import Choice
-from edgekit.compress.settings import Settings
+from edgekit.compress.run import Run
 from edgekit.compress.stages import MODEL, calibration_feeds
 from edgekit.distill import reestimate_batchnorm
 from edgekit.errors import EdgekitError
 from edgekit.export import export, mac_count
-from edgekit.progress import Progress, Step
+from edgekit.progress import Step
 from edgekit.prune import Action, Coupling, combine, prune
 from edgekit.quantize import quantize
 from edgekit.spec import Feeds
@@ -61,62 +61,70 @@ class Priced:
         )
 
 
-def price(
-    actions: Sequence[Action],
-    coupling: Coupling,
-    workload: Workload,
-    settings: Settings,
-    *,
-    time_s: float,
-    progress: Progress,
-) -> Priced:
+def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: float) -> Priced:
     """Apply each action alone; take the loss after BN re-estimation, and the latency of its int8 file.
 
-    Actions that leave the same shapes and as many MACs cost the same in ONNX Runtime, so one file stands for all of them:
-    in a residual network the blocks of a stage are alike. All files are timed in one interleaved measurement. Actions
-    are taken up in the order given; those for which `time_s` does not suffice are skipped, and said to be.
+    Actions that leave the same shapes and as many MACs cost the same in ONNX Runtime, so one file stands for all of
+    them: in a residual network the blocks of a stage are alike. All files are timed in one interleaved measurement.
+    Those that save most are measured first; those for which `time_s` does not suffice are skipped, and said to be.
     """
-    original = workload.model()
-    example = workload.example(2)
+    workload, original, example = run.workload, run.model, run.workload.example(2)
     batches = _damage_batches(workload, original)
-    begin = time.monotonic()
+    deadline = time.monotonic() + time_s
     reference = _loss(workload, reestimate_batchnorm(original, batches), batches)
-    damages: dict[int, float] = {}
-    shapes_of: dict[int, str] = {}
+    tried: dict[str, _Tried] = {}
     skipped: list[tuple[str, str]] = []
+    for index, action in enumerate(actions):
+        run.progress(Step("pricing decisions", index, len(actions)))
+        try:
+            pruned = prune(original, example, combine(coupling, [action])).model
+        except EdgekitError as error:
+            skipped.append((action.text, error.problem))
+            continue
+        damage = _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
+        tried[action.text] = _Tried(
+            action=action, macs=mac_count(pruned, example), shapes=_shapes(pruned), damage=damage
+        )
     with tempfile.TemporaryDirectory(prefix="edgekit-pricing-") as temporary:
         root = Path(temporary)
-        first, feeds = _int8_file(original, workload, settings, root / "original")
+        first, feeds = _int8_file(original, run, root / "original")
         files = {"original": first}
-        for index, action in enumerate(actions):
-            progress(Step("pricing decisions", index, len(actions)))
-            if time.monotonic() - begin > time_s:
-                skipped.append((action.text, "no time left for measuring it"))
-                continue
-            try:
-                pruned = prune(original, example, combine(coupling, [action])).model
-                shapes = _shapes(pruned, example)
-                if shapes not in files:
-                    files[shapes], _ = _int8_file(pruned, workload, settings, root / str(len(files)))
-            except EdgekitError as error:
-                skipped.append((action.text, str(error)))
-                continue
-            shapes_of[index] = shapes
-            damages[index] = _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
-        latency = _latencies(files, feeds, settings, progress)
-        progress(Step("pricing decisions", len(actions), len(actions)))
+        # What saves most first: if the time ends, it ends among the decisions that matter least.
+        for done, each in enumerate(sorted(tried.values(), key=lambda each: each.macs)):
+            run.progress(Step("exporting decisions", done, len(tried)))
+            key = f"{each.macs} {each.shapes}"
+            if key not in files and time.monotonic() < deadline:
+                pruned = prune(original, example, combine(coupling, [each.action])).model
+                files[key], _ = _int8_file(pruned, run, root / str(len(files)))
+        latency = _latencies(files, feeds, run)
     baseline = latency["original"]
-    choices = tuple(
-        Choice(
-            action=actions[index],
-            subject=actions[index].subject,
-            text=actions[index].text,
-            damage=damages[index],
-            gain_ms=baseline - latency[shapes],
+    choices = []
+    for each in tried.values():
+        key = f"{each.macs} {each.shapes}"
+        if key not in latency:
+            skipped.append((each.action.text, "no time left for measuring it"))
+            continue
+        choices.append(
+            Choice(
+                action=each.action,
+                subject=each.action.subject,
+                text=each.action.text,
+                damage=each.damage,
+                gain_ms=baseline - latency[key],
+            )
         )
-        for index, shapes in shapes_of.items()
-    )
-    return Priced(choices=choices, baseline_ms=baseline, skipped=tuple(skipped))
+    run.progress(Step("pricing decisions", len(actions), len(actions)))
+    return Priced(choices=tuple(choices), baseline_ms=baseline, skipped=tuple(skipped))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """One action applied alone: what is left of the model, and what it lost."""
+
+    action: Action
+    macs: int
+    shapes: str
+    damage: float
 
 
 def _damage_batches(workload: Workload, model: nn.Module) -> list[Batch]:
@@ -129,40 +137,37 @@ def _loss(workload: Workload, model: nn.Module, batches: Sequence[Batch]) -> flo
     return total / sum(map(len, batches))
 
 
-def _shapes(model: nn.Module, example: Batch) -> str:
-    shapes = sorted(str(tuple(value.shape)) for value in model.state_dict().values())
-    return f"{mac_count(model, example)} {' '.join(shapes)}"
+def _shapes(model: nn.Module) -> str:
+    return " ".join(sorted(str(tuple(value.shape)) for value in model.state_dict().values()))
 
 
-def _int8_file(model: nn.Module, workload: Workload, settings: Settings, folder: Path) -> tuple[Path, Feeds]:
+def _int8_file(model: nn.Module, run: Run, folder: Path) -> tuple[Path, Feeds]:
     """An int8 file of `model`, and one sample for it."""
     folder.mkdir()
-    exported = export(model, workload.example(2), folder / "float.onnx")
-    feeds = list(calibration_feeds(workload, exported.spec, SPEED_CALIBRATION))
+    exported = export(model, run.workload.example(2), folder / "float.onnx")
+    feeds = list(calibration_feeds(run.workload, exported.spec, SPEED_CALIBRATION))
     # Ranges do not change the speed: the cheapest will do.
     path = quantize(
         exported.path,
         feeds,
         folder / MODEL,
         spec=exported.spec,
-        target=settings.target,  # type: ignore[arg-type]  # Settings has checked it
+        target=run.settings.target,
         ranges="minmax",
         bias_correction=False,
     ).path
     return path, {name: array[:1] for name, array in feeds[0].items()}
 
 
-def _latencies(
-    files: dict[str, Path], feeds: Feeds, settings: Settings, progress: Progress
-) -> dict[str, float]:
+def _latencies(files: dict[str, Path], feeds: Feeds, run: Run) -> dict[str, float]:
     timings = latency_table(
         files,
         feeds,
         baseline="original",
-        threads=settings.threads,
+        threads=run.settings.threads,
         time_s=MEASURE_S_PER_FILE * len(files),
-        seed=settings.seed,
-        progress=progress,
+        seed=run.settings.seed,
+        progress=run.progress,
     )
     base = timings["original"].latency.p50.value
     # By the paired ratio and not by each file's own median, which drifts with the machine.

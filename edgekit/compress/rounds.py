@@ -19,7 +19,7 @@ from edgekit.prune import Action, Coupling, PrunePlan, combine, lift, prune, rep
 from edgekit.stats import Estimate
 from edgekit.store import write_json
 from edgekit.training import FitConfig
-from edgekit.workload import Workload, digest_of, loader
+from edgekit.workload import digest_of, loader
 
 MIN_ROUND_SHARE = 0.08
 """A round with less than this share of the time budget would end before it recovers anything."""
@@ -37,6 +37,10 @@ class Outcome:
     drop: Estimate
     latency_ms: float
     size_bytes: int
+
+
+Judge = Callable[[int, nn.Module, dict[str, Any]], Outcome]
+"""Takes a round's number, its model, and what the model was made from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +78,7 @@ def rounds(
     run: Run,
     rungs: Sequence[Rung[Action]],
     coupling: Coupling,
-    workload: Workload,
-    budget: Budget,
-    settings: Settings,
-    judge: Callable[[int, nn.Module, dict[str, Any]], Outcome],
+    judge: Judge,
     *,
     reserve_s: float,
 ) -> list[Round]:
@@ -87,6 +88,7 @@ def rounds(
     scores a recovered model on the selection split. `reserve_s` is kept for the final measurements.
     """
     done: list[Round] = []
+    budget, settings = run.budget, run.settings
     rung = _first_rung(rungs, budget)
     while rung < len(rungs) and len(done) < settings.max_rounds:
         usable = run.left_s - reserve_s
@@ -94,17 +96,19 @@ def rounds(
             break
         again = bool(done) and done[-1].rung == rung
         planned = 1 if again else max(1, min(PLANNED_ROUNDS, settings.max_rounds) - len(done))
-        finished = _round(
-            run,
-            rung,
-            rungs[rung],
-            done,
-            coupling,
-            workload,
-            budget,
-            settings,
-            judge,
-            deadline_s=usable / planned,
+        plan = combine(coupling, [choice.action for choice in rungs[rung].choices])
+        folder = _recovered(run, plan, done, deadline_s=usable / planned)
+        recovered = replay(run.workload.factory, folder)
+        outcome = judge(len(done) + 1, recovered, {"weights": digest_of(recovered), "plan": plan.to_dict()})
+        finished = Round(
+            number=len(done) + 1,
+            rung=rung,
+            predicted_ratio=rungs[rung].predicted_ratio,
+            plan=plan,
+            folder=folder,
+            outcome=outcome,
+            holds=not budget.broken(drop=budget.cautious(outcome.drop), latency_ms=0.0, size_bytes=0),
+            fit=json.loads((folder / "fit.json").read_text()),
         )
         done.append(finished)
         if finished.holds:
@@ -114,22 +118,9 @@ def rounds(
     return done
 
 
-def _round(
-    run: Run,
-    rung: int,
-    chosen: Rung[Action],
-    done: Sequence[Round],
-    coupling: Coupling,
-    workload: Workload,
-    budget: Budget,
-    settings: Settings,
-    judge: Callable[[int, nn.Module, dict[str, Any]], Outcome],
-    *,
-    deadline_s: float,
-) -> Round:
-    number = len(done) + 1
-    plan = combine(coupling, [choice.action for choice in chosen.choices])
-    teacher = workload.model()
+def _recovered(run: Run, plan: PrunePlan, done: Sequence[Round], *, deadline_s: float) -> Path:
+    """The folder with a pruned and recovered model, which starts from what the last round has recovered."""
+    number, workload, settings, teacher = len(done) + 1, run.workload, run.settings, run.model
     before = done[-1] if done else None
     start = lift(teacher, replay(workload.factory, before.folder), before.plan) if before else teacher
     key = {
@@ -174,19 +165,7 @@ def _round(
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         return result.seconds
 
-    folder = run.stage(f"recover-{number}", key, make)
-    recovered = replay(workload.factory, folder)
-    outcome = judge(number, recovered, {"weights": digest_of(recovered), "plan": plan.to_dict()})
-    return Round(
-        number=number,
-        rung=rung,
-        predicted_ratio=chosen.predicted_ratio,
-        plan=plan,
-        folder=folder,
-        outcome=outcome,
-        holds=not budget.broken(drop=budget.cautious(outcome.drop), latency_ms=0.0, size_bytes=0),
-        fit=json.loads((folder / "fit.json").read_text()),
-    )
+    return run.stage(f"recover-{number}", key, make)
 
 
 def _recovery_key(settings: Settings) -> dict[str, Any]:

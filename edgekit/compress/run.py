@@ -8,31 +8,45 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit.compress.budget import Budget
+from edgekit.compress.settings import Settings
 from edgekit.progress import Progress
-from edgekit.store import Store, write_json
+from edgekit.store import Store, code_digest, write_json
+from edgekit.workload import Workload, digest_of
 
 SECONDS = "seconds.json"
 
 
 class Run:
-    """Builds stages in a store and keeps the account of their time.
+    """What was asked, the stages that were built for it, and the account of their time.
 
-    The account is the sum of what each finished stage took when it was made, not the time since this process began. So a
-    run that was killed and started again takes the same decisions that depend on the time left.
+    The account is the sum of what each finished stage took when it was made, not the time since this process began. So
+    a run that was killed and started again takes the same decisions that depend on the time left.
     """
 
     def __init__(
         self,
         store: Store,
+        workload: Workload,
+        budget: Budget,
+        settings: Settings,
         *,
-        identity: Mapping[str, Any],
-        time_s: float,
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.progress = progress
+        self.workload, self.budget, self.settings, self.progress = workload, budget, settings, progress
+        self.model = workload.model()
+        self.splits = workload.splits.digests()
         self.seconds: dict[str, float] = {}
-        self._store, self._identity, self._time_s, self._clock = store, dict(identity), time_s, clock
+        self._store, self._clock = store, clock
+        self._identity = {
+            "code": code_digest(),
+            "model": digest_of(self.model),
+            "splits": self.splits,
+            "task": workload.task.name,
+            "seed": settings.seed,
+            "threads": settings.threads,
+        }
 
     def stage(self, stage: str, key: Mapping[str, Any], make: Callable[[Path], float | None]) -> Path:
         """The folder of a stage, made by `make(folder)` unless an earlier process has finished it.
@@ -52,4 +66,4 @@ class Run:
     @property
     def left_s(self) -> float:
         """Seconds of the time budget that no stage has taken yet."""
-        return self._time_s - sum(self.seconds.values())
+        return self.budget.time_s - sum(self.seconds.values())

@@ -34,13 +34,13 @@ class Settings:
         EdgekitError: a value is not one of those named here.
     """
 
-    target: str = "x86-vnni"
+    target: Literal["x86-vnni", "x86-avx2", "arm64"] = "x86-vnni"
     threads: int = 1
     providers: tuple[str, ...] = ("cpu",)
     seed: int = 0
     grid: int | None = None
-    importance: str = "taylor"
-    ranges: str = "mse"
+    importance: Literal["taylor", "bn-scale", "l1", "l2"] = "taylor"
+    ranges: Literal["mse", "minmax", "percentile"] = "mse"
     recovery_epochs: float = 12
     learning_rate: float = 0.06
     optimizer: Literal["sgd", "adamw"] = "sgd"

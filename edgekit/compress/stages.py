@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from edgekit.compress.run import Run
-from edgekit.compress.settings import Settings
 from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
 from edgekit.quantize import Quantized, quantize
@@ -20,6 +19,7 @@ from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, feeds_of, first_feeds, latency_table, score
 from edgekit.workload import Workload, loader
 
+Target = Literal["x86-vnni", "x86-avx2", "arm64", "cuda"]
 MODEL = "model.onnx"
 CALIBRATION_BATCH = 32
 SELECTION_TIME_S = 6.0
@@ -38,15 +38,15 @@ class File:
     details: dict[str, Any]
 
 
-def exported_file(run: Run, stage: str, model: nn.Module, workload: Workload, key: dict[str, Any]) -> File:
+def exported_file(run: Run, stage: str, model: nn.Module, key: dict[str, Any]) -> File:
     """Export `model`, or take the export that is there."""
 
     def make(folder: Path) -> None:
         exported = export(
             model,
-            workload.example(2),
+            run.workload.example(2),
             folder / MODEL,
-            metadata={"model": workload.name, "stage": stage},
+            metadata={"model": run.workload.name, "stage": stage},
             progress=run.progress,
         )
         write_json(folder / "exported.json", exported.to_dict())
@@ -65,18 +65,18 @@ def exported_file(run: Run, stage: str, model: nn.Module, workload: Workload, ke
     )
 
 
-def quantized_file(run: Run, stage: str, source: File, workload: Workload, *, target: str, ranges: str) -> File | str:
+def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> File | str:
     """Quantize `source` for `target`, or take the file that is there; where nothing can be quantized, the reason."""
 
     def make(folder: Path) -> None:
         try:
             quantized = quantize(
                 source.path,
-                list(calibration_feeds(workload, source.spec)),
+                list(calibration_feeds(run.workload, source.spec)),
                 folder / MODEL,
                 spec=source.spec,
-                target=target,  # type: ignore[arg-type]  # Settings has checked it
-                ranges=ranges,  # type: ignore[arg-type]  # likewise
+                target=target,
+                ranges=run.settings.ranges,
                 progress=run.progress,
             )
         except QuantizeError as error:
@@ -84,7 +84,7 @@ def quantized_file(run: Run, stage: str, source: File, workload: Workload, *, ta
         else:
             write_json(folder / "quantized.json", quantized.to_dict())
 
-    key = {"source": source.sha256, "target": target, "ranges": ranges}
+    key = {"source": source.sha256, "target": target, "ranges": run.settings.ranges}
     folder = run.stage(f"quantize-{stage}", key, make)
     if (folder / "refused.json").is_file():
         return str(json.loads((folder / "refused.json").read_text()))
@@ -101,38 +101,38 @@ def quantized_file(run: Run, stage: str, source: File, workload: Workload, *, ta
     )
 
 
-def selection_score(run: Run, file: File, workload: Workload, settings: Settings) -> Score:
+def selection_score(run: Run, file: File) -> Score:
     """Score a file on the selection split in ONNX Runtime, or take the score that is there."""
 
     def make(folder: Path) -> None:
         score(
             file.path,
-            workload.splits.selection,
-            workload.task,
+            run.workload.splits.selection,
+            run.workload.task,
             spec=file.spec,
-            threads=settings.threads,
-            seed=settings.seed,
+            threads=run.settings.threads,
+            seed=run.settings.seed,
             progress=run.progress,
         ).save(folder)
 
     return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
 
 
-def selection_latency(run: Run, files: list[File], workload: Workload, settings: Settings) -> dict[str, float]:
+def selection_latency(run: Run, files: Sequence[File]) -> dict[str, float]:
     """Median latency in ms of each file, interleaved in one run, or what was measured before.
 
-    The first file is the baseline; the others' medians are its median over their paired ratio, so that files measured in
-    different runs can be compared.
+    The first file is the baseline; the others' medians are its median over their paired ratio, so that files measured
+    in different runs can be compared.
     """
 
     def make(folder: Path) -> None:
         timings = latency_table(
             {file.stage: file.path for file in files},
-            first_feeds(workload.splits.selection, files[0].spec),
+            first_feeds(run.workload.splits.selection, files[0].spec),
             baseline=files[0].stage,
-            threads=settings.threads,
+            threads=run.settings.threads,
             time_s=SELECTION_TIME_S,
-            seed=settings.seed,
+            seed=run.settings.seed,
             progress=run.progress,
         )
         base = timings[files[0].stage].latency.p50.value

@@ -58,7 +58,8 @@ class DigitsResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, 1, 32, 32]."""
         out = self.stages(F.relu(self.bn1(self.conv1(x))))
-        return self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return logits
 
 
 class Digits(Dataset[tuple[Tensor, int]]):

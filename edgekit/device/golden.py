@@ -45,7 +45,7 @@ def write_golden(samples: Sequence[Golden]) -> bytes:
                 rows[f"{index}/image"] = sample.image
             for name, value in rows.items():
                 raw = io.BytesIO()
-                np.lib.format.write_array(raw, np.ascontiguousarray(value), version=(1, 0), allow_pickle=False)
+                np.lib.format.write_array(raw, np.asarray(value, order="C"), version=(1, 0), allow_pickle=False)
                 archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), raw.getvalue())
     return buffer.getvalue()
 

@@ -194,8 +194,8 @@ class Manifest:
             _refuse(f"got {row['created']!r}", f"{where}.created", "a time such as 2026-01-31T12:00:00+00:00")
         if not all(isinstance(label, str) for label in row["labels"]):
             _refuse("a label is no text", f"{where}.labels", "a list of texts")
-        if (row["scores"] is None) != (not row["labels"]) or row["scores"] not in {None, *SCORES}:
-            _refuse(f"got {row['scores']!r}", f"{where}.scores", f"one of {', '.join(SCORES)} with labels, else null")
+        if row["scores"] not in ({None, *SCORES} if row["labels"] else {None}):
+            _refuse(f"got {row['scores']!r}", f"{where}.scores", f"null, or with labels one of {', '.join(SCORES)}")
         if isinstance(row["golden_samples"], bool) or not 0 <= row["golden_samples"] <= 1000:
             _refuse(f"got {row['golden_samples']}", f"{where}.golden_samples", "0 to 1000")
         files = {path: _entry(path, entry, f"{where}.files[{path!r}]") for path, entry in row["files"].items()}

@@ -118,7 +118,8 @@ class Model:
                 tensors by name; or an .npy or .npz file of these.
 
         Returns:
-            With labels, a `Prediction`, or a tuple of them for a batch of several. Without, outputs by name.
+            A `Prediction` where the first output scores labels, or a tuple of them for a batch of several; else outputs
+            by name.
 
         Raises:
             EdgekitError: the input is none of these, or does not fit the model.

@@ -66,6 +66,7 @@ def open_session(
     *,
     provider: str = "cpu",
     threads: int = 1,
+    optimize: bool = True,
     config: Mapping[str, str] | None = None,
     optimized_path: Path | None = None,
     profile_prefix: Path | None = None,
@@ -76,6 +77,7 @@ def open_session(
         model: an ONNX file, or its bytes.
         provider: `cpu`, `cuda` or `tensorrt`. A session that fell back to the CPU is an error, not a slow success.
         threads: intra-op threads; 0 lets ONNX Runtime choose.
+        optimize: whether ONNX Runtime may fuse and rewrite; without, each node runs by itself, Q/DQ in float.
         config: ONNX Runtime's session configuration entries.
         optimized_path: where ONNX Runtime writes the graph it really runs (for reading; it is made for this machine).
         profile_prefix: where ONNX Runtime's profiler writes, when the nodes' times are wanted.
@@ -89,6 +91,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in (config or {}).items():
         options.add_session_config_entry(key, value)
     if optimized_path is not None:
@@ -97,9 +101,19 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
     source = model if isinstance(model, bytes) else str(model)
-    session = ort.InferenceSession(
-        source, options, providers=[name, "CPUExecutionProvider"][: 1 if provider == "cpu" else 2]
-    )
+    cpu = PROVIDERS["cpu"]
+    try:
+        # Without enable_fallback=0 onnxruntime prints a banner on stdout and tries the CPU.
+        session = ort.InferenceSession(source, options, providers=list(dict.fromkeys([name, cpu])), enable_fallback=0)
+    except (RuntimeError, ValueError) as error:
+        if name == cpu:
+            raise
+        raise ProviderError(
+            f"{name} did not load the model: {error}",
+            where=str(model) if isinstance(model, Path) else "model",
+            rule="a session runs on the provider that was asked for",
+            way_out="check the driver and the CUDA libraries with `edgekit doctor`, or ask for cpu",
+        ) from error
     if session.get_providers()[0] != name:
         raise ProviderError(
             f"asked for {name}, ONNX Runtime runs on {session.get_providers()[0]}",

@@ -108,7 +108,7 @@ def open_bundle(path: str | Path) -> Opened:
 def _compare(root: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
     listed = {BUNDLE_FILE, *manifest.files}
     for extra in sorted(set(sizes) - listed):
-        raise BundleError("not in the manifest", where=f"{root}/{extra}", rule="only listed files", way_out=AGAIN)
+        raise BundleError("not in the manifest", where=_shown(root / extra), rule="only listed files", way_out=AGAIN)
     for missing in sorted(listed - set(sizes)):
         raise BundleError("missing", where=f"{root}/{missing}", rule="every listed file", way_out=AGAIN)
     for name, entry in manifest.files.items():
@@ -155,7 +155,7 @@ def _check_ordinary(status: os.stat_result, path: Path) -> None:
     if status.st_nlink > 1:
         raise BundleError(
             f"a file with {status.st_nlink} hard links",
-            where=str(path),
+            where=_shown(path),
             rule="one link: the file could be another one outside of the bundle",
             way_out="copy the bundle without hard links (cp -r), and check where it came from",
         )
@@ -202,4 +202,9 @@ def _refuse_changed(root: Path, path: str) -> NoReturn:
 
 
 def _refuse(problem: str, where: Path, rule: str) -> NoReturn:
-    raise BundleError(problem, where=str(where), rule=rule, way_out=AGAIN)
+    raise BundleError(problem, where=_shown(where), rule=rule, way_out=AGAIN)
+
+
+def _shown(path: Path) -> str:
+    """`path` as text that can be printed: a file's name may be any bytes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()

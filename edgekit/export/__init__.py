@@ -5,6 +5,7 @@ from edgekit.export.counts import mac_count, parameter_count
 from edgekit.export.dimensions import BATCH, Dynamic
 from edgekit.export.exported import Exported, Parity
 from edgekit.export.exporters import Exporter
+from edgekit.export.onnx_file import spec_of
 
 __all__ = [
     "BATCH",
@@ -17,4 +18,5 @@ __all__ = [
     "export",
     "mac_count",
     "parameter_count",
+    "spec_of",
 ]

@@ -1,6 +1,6 @@
 """What a run found, as data, and as tables people read."""
 
 from edgekit.report.report import ProviderRow, Report, StageRow, Verdict
-from edgekit.report.table import markdown, stage_table
+from edgekit.report.table import interval, markdown, stage_table
 
-__all__ = ["ProviderRow", "Report", "StageRow", "Verdict", "markdown", "stage_table"]
+__all__ = ["ProviderRow", "Report", "StageRow", "Verdict", "interval", "markdown", "stage_table"]

@@ -18,8 +18,9 @@ FORMAT, VERSION = "edgekit-report", "1.0"
 class StageRow:
     """One file on the way from the original to the result, measured like all others in the same run.
 
-    `metric` and `drop` are in the metric's points on the test split, `drop` paired with the original fp32 file; `latency`
-    is milliseconds for one sample; the ratios say how many times faster than the named file, by interleaved rounds.
+    `metric` and `drop` are in the metric's points on the test split, `drop` paired with the original fp32 file;
+    `latency` is milliseconds for one sample; the ratios say how many times faster than the named file, by interleaved
+    rounds.
     """
 
     stage: str

@@ -11,7 +11,12 @@ HEADERS = ("stage", "metric", "drop", "latency p50", "vs fp32", "vs int8", "size
 """Column titles; the second and third are followed by the metric's unit."""
 
 
-def _interval(estimate: Mapping[str, Any] | None, digits: int, suffix: str = "") -> str:
+def interval(estimate: Mapping[str, Any] | None, digits: int, suffix: str = "") -> str:
+    """A value with its 95 % interval in brackets; a dash for none.
+
+    >>> interval({"value": 1.5, "low": 1.4, "high": 1.6}, 1, "×")
+    '1.5× [1.4, 1.6]'
+    """
     if estimate is None:
         return "–"
     return f"{estimate['value']:.{digits}f}{suffix} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
@@ -23,20 +28,20 @@ def stage_table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[
     Every figure that has an interval shows its 95 % interval in brackets. The row of the chosen file is marked.
     """
     headers = (HEADERS[0], f"{report['metric']} [95 %]", *HEADERS[2:])
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in report["stages"]:
         latency = row["latency"]
         mark = " ◀" if row["stage"] == report["verdict"]["chosen"] else ""
         rows.append(
             (
                 row["stage"] + mark,
-                _interval(row["metric"], 2),
-                _interval(row["drop"], 2),
+                interval(row["metric"], 2),
+                interval(row["drop"], 2),
                 f"{format_latency(latency['value'])} [{latency['low'] * 1e3:.1f}, {latency['high'] * 1e3:.1f}]"
                 if latency["value"] < 1
                 else f"{format_latency(latency['value'])} [{latency['low']:.2f}, {latency['high']:.2f}]",
-                _interval(row["ratio_to_fp32"], 2, "×"),
-                _interval(row["ratio_to_int8"], 2, "×"),
+                interval(row["ratio_to_fp32"], 2, "×"),
+                interval(row["ratio_to_int8"], 2, "×"),
                 format_bytes(row["size_bytes"]),
                 format_count(row["parameters"]),
                 format_count(row["macs"]),

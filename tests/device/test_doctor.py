@@ -87,6 +87,7 @@ def test_gpu_wheel_without_cuda(monkeypatch):
 def fake_runtime(*, output=PROBE_OUTPUT, providers=("CUDAExecutionProvider",), error=None):
     class Session:
         def __init__(self, model, options, providers):
+            self.asked = providers
             assert model == PROBE_MODEL
             assert ("session.disable_cpu_ep_fallback", "1") in options.entries
             if error:

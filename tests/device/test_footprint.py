@@ -46,7 +46,7 @@ def test_missing_file(tmp_path):
 
 def test_what_onnx_runtime_says_comes_through(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(EdgekitError, match="(?i)protobuf") as caught:
+    with pytest.raises(EdgekitError, match=r"(?i)protobuf") as caught:
         footprint(tmp_path / "bad.onnx", FEEDS)
     assert caught.value.where == str(tmp_path / "bad.onnx")
 
@@ -68,7 +68,7 @@ def test_a_process_that_dies_is_said_to_have(model_file, monkeypatch, tmp_path):
     with pytest.raises(EdgekitError, match="was killed by SIGKILL"):
         footprint(model_file, FEEDS)
     killer.write_text("#!/bin/sh\necho last words >&2\nexit 3\n")
-    with pytest.raises(EdgekitError, match="ended with exit code 3\n(.|\n)*last words"):
+    with pytest.raises(EdgekitError, match=r"ended with exit code 3\n(.|\n)*last words"):
         footprint(model_file, FEEDS)
     killer.write_text("#!/bin/sh\nexit 0\n")
     with pytest.raises(EdgekitError, match="left no result"):

@@ -4,9 +4,9 @@
     edgekit compress tools/reference/keywords.py:lstm --train tools/reference/keywords.py:train_data \\
         --test tools/reference/keywords.py:test_data
 
-The recordings are the Free Spoken Digit Dataset (8 kHz mono wav in a zip, `{digit}_{speaker}_{index}.wav`), whose own test
-split is index 0 to 4. The zip is found at EDGEKIT_SPOKEN_DIGITS, or beside the checkout in shared/data. The weights are
-written beside this file and stay out of git.
+The recordings are the Free Spoken Digit Dataset (8 kHz mono wav in a zip, `{digit}_{speaker}_{index}.wav`), whose own
+test split is index 0 to 4. The zip is found at EDGEKIT_SPOKEN_DIGITS, or beside the checkout in shared/data. The
+weights are written beside this file and stay out of git.
 """
 
 from __future__ import annotations

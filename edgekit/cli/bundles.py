@@ -1,0 +1,157 @@
+"""`edgekit bundle`, `inspect` and `run`: what goes to the device, and what it says there."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli import show
+from edgekit.cli.onnx_files import named, spec_of
+from edgekit.cli.options import AsJson, Threads
+from edgekit.units import format_bytes
+from edgekit.workload import WorkloadConfig, load_workload, loader
+
+PRECISIONS = ("int8", "fp16", "fp32")
+
+
+def bundle(
+    config: WorkloadConfig,
+    file: Annotated[
+        list[str],
+        typer.Option(
+            "--file",
+            "-f",
+            help="A variant as PRECISION[@TARGET]=FILE.onnx, such as int8@x86-vnni=m.int8.onnx, fp32=m.onnx or "
+            "fp16@cuda=m.fp16.onnx; may be given several times. The first is the reference.",
+        ),
+    ],
+    samples: Annotated[int, typer.Option(help="Golden vectors to record from the selection split.")] = 4,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the bundle.  [default: NAME.edgekit]")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors."""
+    from edgekit.bundle import record_golden, write_bundle
+    from edgekit.validate import feeds_of
+
+    variants = {_variant_name(text): _variant(text) for text in file}
+    reference = next(iter(variants.values())).path
+    spec = spec_of(reference)
+    workload = load_workload(config)
+    batches = loader(workload.splits.selection, 1, model=workload.model(), seed=config.seed, limit=samples)
+    folder = write_bundle(
+        out or Path(f"{workload.name}.edgekit"),
+        name=workload.name,
+        variants=variants,
+        spec=spec,
+        preprocessing=workload.preprocessing,
+        labels=workload.labels,
+        provenance={"model": config.model},
+        golden=record_golden(reference, [feeds_of(batch, spec) for batch in batches]),
+    )
+    if json:
+        show.data({"bundle": str(folder)})
+    else:
+        show.out.print(f"wrote {folder}; look into it with: edgekit inspect {folder}", markup=False)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle (folder or zip) or an ONNX file.")],
+    json: AsJson = False,
+) -> None:
+    """Say what is in a bundle or an ONNX file; a bundle's digests are checked.
+
+    Needs no torch. On a device: python -m edgekit.device inspect PATH
+    """
+    from edgekit.device import inspect as look
+
+    about = _about_onnx(path) if path.suffix == ".onnx" else look(path)
+    if json:
+        show.data(about)
+        return
+    show.facts(str(path), {key: _short(value) for key, value in about.items()})
+
+
+def run(
+    path: Annotated[Path, typer.Argument(help="A bundle.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Images (through the recorded preprocessing), .npy or .npz files.")
+    ],
+    provider: Annotated[str | None, typer.Option(help="cpu or cuda; the bundle's best variant without it.")] = None,
+    threads: Threads = 1,
+    check: Annotated[bool, typer.Option("--check", help="Replay the bundle's golden vectors first.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Predict with a bundle, from files as they are. The same as `edgekit.device.load(PATH).predict(INPUT)`."""
+    from edgekit.device import load
+
+    model = load(path, provider=provider, threads=threads)
+    checked = model.check() if check else None
+    answers = {str(each): model.predict(each) for each in inputs}
+    if json:
+        show.data(
+            {
+                "variant": model.explain(),
+                "golden": None if checked is None else checked.to_dict(),
+                "predictions": {name: _plain(answer) for name, answer in answers.items()},
+            }
+        )
+        return
+    show.out.print(model.explain(), markup=False)
+    if checked is not None:
+        show.out.print(f"golden vectors: {checked.samples} samples reproduced", markup=False)
+    for name, answer in answers.items():
+        show.out.print(f"{name}: {answer}", markup=False)
+
+
+def _variant_name(text: str) -> str:
+    return text.partition("=")[0].replace("@", "-")
+
+
+def _variant(text: str) -> Any:
+    from edgekit.bundle import Variant
+    from edgekit.errors import EdgekitError
+
+    kind, separator, path = text.partition("=")
+    precision, _, target = kind.partition("@")
+    if not separator or precision not in PRECISIONS:
+        raise EdgekitError(
+            f"got {text!r}", where="--file", rule=f"PRECISION[@TARGET]=FILE.onnx with {', '.join(PRECISIONS)}"
+        )
+    return Variant(
+        path=named([Path(path)]).popitem()[1],
+        provider="cuda" if target == "cuda" else "cpu",
+        precision=precision,
+        target=target or "any",
+    )
+
+
+def _about_onnx(path: Path) -> dict[str, Any]:
+    from edgekit.device.onnx_scan import scan
+
+    spec = spec_of(path)
+    return {
+        "inputs": [f"{tensor.name} {tensor}" for tensor in spec.inputs],
+        "outputs": [f"{tensor.name} {tensor}" for tensor in spec.outputs],
+        "size": format_bytes(path.stat().st_size),
+        **scan(path.read_bytes(), str(path)).to_dict(),
+    }
+
+
+def _short(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    text = json_module.dumps(value, default=str)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _plain(answer: Any) -> Any:
+    if isinstance(answer, tuple):
+        return [each.to_dict() for each in answer]
+    if isinstance(answer, dict):
+        return {name: array.tolist() for name, array in answer.items()}
+    return answer.to_dict()
