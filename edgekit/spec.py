@@ -63,7 +63,7 @@ class TensorSpec:
                 raise EdgekitError(f"got {data.get(key)!r}", where=f"{where}.{key}", rule=f"expected {kind.__name__}")
         try:
             np.dtype(data["dtype"])
-        except TypeError as error:
+        except (TypeError, ValueError, SyntaxError) as error:
             raise EdgekitError(f"got {data['dtype']!r}", where=f"{where}.dtype", rule="a numpy dtype name") from error
         for index, size in enumerate(data["shape"]):
             if isinstance(size, bool) or not isinstance(size, int | str) or (isinstance(size, int) and size < 0):

@@ -54,6 +54,15 @@ class Variant:
     target: str = "any"
 
 
+def scores_for(task: str) -> Scores | None:
+    """What the first output of a model for `task` holds, where the outputs alone would not tell.
+
+    >>> scores_for("multilabel"), scores_for("classification")
+    ('sigmoid', None)
+    """
+    return "sigmoid" if task == "multilabel" else None
+
+
 def write_bundle(
     folder: Path,
     *,

@@ -35,7 +35,7 @@ def bundle(
     json: AsJson = False,
 ) -> None:
     """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors."""
-    from edgekit.bundle import record_golden, write_bundle
+    from edgekit.bundle import record_golden, scores_for, write_bundle
     from edgekit.validate import feeds_of
 
     variants = {_variant_name(text): _variant(text) for text in file}
@@ -50,6 +50,7 @@ def bundle(
         spec=spec,
         preprocessing=workload.preprocessing,
         labels=workload.labels,
+        scores=scores_for(workload.task.name),
         provenance={"model": config.model},
         golden=record_golden(reference, [feeds_of(batch, spec) for batch in batches]),
     )
@@ -60,7 +61,7 @@ def bundle(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle (folder or zip) or an ONNX file.")],
+    path: Annotated[Path, typer.Argument(help="A bundle or an ONNX file.")],
     json: AsJson = False,
 ) -> None:
     """Say what is in a bundle or an ONNX file; a bundle's digests are checked.

@@ -137,7 +137,7 @@ def bench(
         rows,
     )
     show.out.print(
-        f"{about.get('cpu', 'unknown CPU')}; measured for {format_duration(parse_duration_s(time))} at most",
+        f"{about['cpu']['model']}; measured for {format_duration(parse_duration_s(time))} at most",
         markup=False,
     )
 

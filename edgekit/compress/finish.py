@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import Variant, record_golden, write_bundle
+from edgekit.bundle import Variant, record_golden, scores_for, write_bundle
 from edgekit.compress.budget import Budget
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
@@ -59,7 +59,8 @@ def finish(
     files = _shown(candidates, chosen)
     final = _final(run, files)
     rows = [_stage_row(file, final["rows"][file.stage]) for file in files]
-    half, provider_rows = _providers(run, files, chosen)
+    source = _float_file(files, chosen)
+    half, provider_rows = _providers(run, source)
     row = next(row for row in rows if row.stage == chosen.file.stage)
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency.value, size_bytes=row.size_bytes)
     verdict = Verdict(
@@ -94,7 +95,7 @@ def finish(
         report=str(root / "report.json"),
         next_commands=_next(bundle, root, files, verdict),
     )
-    _bundle(run, bundle, chosen, half, report)
+    _bundle(run, bundle, chosen, half=half, source=source, report=report)
     write_json(root / RAW, final["raw"])
     return report
 
@@ -205,14 +206,18 @@ def _stage_row(file: File, row: Mapping[str, Any]) -> StageRow:
     )
 
 
-def _providers(run: Run, files: Sequence[File], chosen: Candidate) -> tuple[File | None, list[ProviderRow]]:
+def _float_file(files: Sequence[File], chosen: Candidate) -> File:
+    """The fp32 file that the chosen one was made from, or is."""
+    wanted = f"pruned-{chosen.round}" if chosen.round else "fp32"
+    return next(file for file in files if file.stage == wanted)
+
+
+def _providers(run: Run, source: File) -> tuple[File | None, list[ProviderRow]]:
     """What became of each provider; for CUDA an fp16 file of the chosen network, measured where that can be."""
     workload, settings = run.workload, run.settings
     rows = [ProviderRow(provider="cpu", status="measured: the table above")]
     if "cuda" not in settings.providers:
         return None, rows
-    by_stage = {file.stage: file for file in files}
-    source = by_stage[chosen.file.stage.removesuffix("-int8")] if chosen.round else files[0]
     half = quantized_file(run, f"{source.stage}-fp16", source, target="cuda")
     assert isinstance(half, File), half
     found = validate(
@@ -234,7 +239,9 @@ def _providers(run: Run, files: Sequence[File], chosen: Candidate) -> tuple[File
     return half, rows
 
 
-def _bundle(run: Run, folder: Path, chosen: Candidate, half: File | None, report: Report) -> None:
+def _bundle(
+    run: Run, folder: Path, chosen: Candidate, *, half: File | None, source: File, report: Report
+) -> None:
     workload, settings = run.workload, run.settings
     precision = "int8" if "plan" in chosen.file.details else "fp32"
     variants = {
@@ -254,6 +261,7 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, half: File | None, report
         spec=chosen.file.spec,
         preprocessing=workload.preprocessing,
         labels=workload.labels,
+        scores=scores_for(workload.task.name),
         metrics={
             "name": report.metric,
             "unit": report.unit,
@@ -270,7 +278,7 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, half: File | None, report
             "file_sha256": chosen.file.sha256,
             "pruned": decisions,
         },
-        golden=record_golden(chosen.file.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
+        golden=record_golden(source.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
         files={"edgekit/report.json": json.dumps(report.to_dict(), indent=2).encode()},
     )
 

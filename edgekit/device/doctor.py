@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -83,7 +82,9 @@ def doctor() -> tuple[Finding, ...]:
 
 def _installed() -> dict[str, str]:
     """Versions of all installed distributions by lower-case name."""
-    rows = ((found.metadata["Name"], found.version) for found in importlib.metadata.distributions())
+    from importlib.metadata import distributions
+
+    rows = ((found.metadata["Name"], found.version) for found in distributions())
     return {name.lower(): version for name, version in rows if name}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -119,11 +118,13 @@ def usable_cores() -> int:
 
 def versions() -> dict[str, str]:
     """Installed versions of what matters, read from their metadata; nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, version  # It takes longer to import than this whole room.
+
     found: dict[str, str] = {}
     for name in VERSIONS:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            found[name] = version(name)
+        except PackageNotFoundError:
             continue
     return found
 

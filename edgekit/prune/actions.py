@@ -47,7 +47,7 @@ def actions(coupling: Coupling, importance: Importance, *, grid: int) -> list[Ac
 
 
 def inside(coupling: Coupling) -> dict[str, str]:
-    """For each group that lies within a block: the subject of that block. With the block gone, its widths do not matter."""
+    """For each group that lies within a block the subject of that block: with the block gone, its width does not matter."""
     return {
         group.name: f"block {block.name}"
         for group in coupling.groups

@@ -1,6 +1,7 @@
 """Channels as atoms: a union-find over every index of every parameter dimension.
 
-Coupling is tracked index by index, not dimension by dimension: two indexes that can only be removed together share a class.
+Coupling is tracked index by index, not dimension by dimension: two indexes that can only be removed together share a
+class.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
@@ -55,7 +56,8 @@ class Coupling:
         blocks: residual blocks that may be removed.
         frozen: what must stay, and why.
         sizes: the shape of every parameter and buffer.
-        producers: parameters that make channels (weights of convolutions and linear layers) with their output dimension.
+        producers: parameters that make channels (weights of convolutions, linear layers and embeddings) with their
+            output dimension.
         scales: BatchNorm weights.
     """
 
@@ -122,7 +124,7 @@ def trace(model: nn.Module, example: Batch) -> ExportedProgram:
     """
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            # torch.export warns of the flat weights that nn.LSTM keeps beside its parameters; they are not ours to judge.
+            # torch.export warns of the flat weights that nn.LSTM keeps beside its parameters: not ours to judge.
             warnings.filterwarnings("ignore", message="The tensor attributes? ")
             return torch.export.export(model, example.args, example.kwargs, strict=False)
     except Exception as error:
@@ -131,27 +133,27 @@ def trace(model: nn.Module, example: Batch) -> ExportedProgram:
             f"torch.export refuses the model: {type(error).__name__}: {first}",
             where=type(model).__name__,
             rule="no control flow that depends on values",
-            way_out="`torch.export.export(model, args)` by itself tells more; without pruning, `--rounds 0` only quantizes",
+            way_out="`torch.export.export(model, args)` by itself tells more; "
+            "without pruning, `--rounds 0` only quantizes",
         ) from error
 
 
 def couple(model: nn.Module, example: Batch) -> Coupling:
     """The coupling that the graph shows, before any probing of what the code makes of it."""
-    program = trace(model, example)
+    program = trace(copy.deepcopy(model).eval(), example)
     atoms = Atoms()
     walk = Walk(atoms)
     tensors = _name_inputs(program, walk)
     unknown: dict[str, int] = defaultdict(int)
     for node in program.graph.nodes:
         if node.op == "call_function":
-            rule = RULES.get(node.target)
-            if rule is None:
+            value = _follow(walk, node)
+            if value is None:
                 unknown[str(node.target)] += 1
                 for source in node.all_input_nodes:
-                    walk.pin(walk.values[source], f"{node.target} has no rule")
-                walk.values[node] = _blank(node)
-            else:
-                walk.values[node] = rule(walk, node)
+                    walk.pin(walk.values.get(source, ()), f"{node.target} has no rule")
+                value = _blank(node)
+            walk.values[node] = value
         elif node.op == "output":
             for source in node.all_input_nodes:
                 walk.pin(walk.values[source], "an output of the model")
@@ -176,6 +178,12 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
             continue
         spec = kinds[node.name]
         value = node.meta.get("val")
+        if not node.users:
+            # Nothing tells how the tensors of an unused module hang together.
+            if isinstance(value, torch.Tensor) and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                idle = tensors[str(spec.target)] = tuple(walk.atoms.fresh(int(size)) for size in value.shape)
+                walk.pin(idle, "forward does not use it")
+            continue
         if not isinstance(value, torch.Tensor):
             walk.values[node] = ()
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and value.is_floating_point():
@@ -183,6 +191,27 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
         else:
             walk.values[node] = tuple(None for _ in value.shape)
     return tensors
+
+
+def _follow(walk: Walk, node: Node) -> Values | None:
+    """What the rule for a node says; None without a rule, or where it does not cover this use of the operator."""
+    rule = RULES.get(node.target)
+    if rule is None:
+        return None
+    try:
+        found = rule(walk, node)
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+        # Arguments that the rule does not know. What it has joined so far only ties more together than need be.
+        return None
+    shapes = node.meta["val"]
+    pairs = zip(found, shapes, strict=True) if isinstance(found, list) else [(found, shapes)]
+    for value, tensor in pairs:
+        sizes = tuple(int(size) for size in tensor.shape) if isinstance(tensor, torch.Tensor) else ()
+        if len(value) != len(sizes):
+            return None
+        if any(dim is not None and len(dim) != size for dim, size in zip(value, sizes, strict=True)):
+            return None
+    return found
 
 
 def _blank(node: Node) -> Values:
@@ -263,6 +292,8 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
         operation = str(node.target)
         if "conv" in operation or "linear" in operation:
             producers[name] = 1 if "transpose" in operation else 0
+        elif "prelu" in operation:
+            continue
         elif "batch_norm" in operation:
             scales.add(name)
     return producers, frozenset(scales)

@@ -1,8 +1,8 @@
 """How each operator couples channels: one function a kind of operator.
 
-A value is known by its dimensions: an array of atoms (one per index) for a dimension that carries channels, None for one
-that does not (batch, space, time). A rule reads the values of a node's inputs and returns that of its output. An operator
-without a rule is not guessed at: the walk pins every atom that it touches.
+A value is known by its dimensions: an array of atoms (one per index) for a dimension that carries channels, None for
+one that does not (batch, space, time). A rule reads the values of a node's inputs and returns that of its output. An
+operator without a rule is not guessed at: the walk pins every atom that it touches.
 """
 
 from __future__ import annotations
@@ -97,12 +97,18 @@ def same(walk: Walk, node: Node) -> Value:
 
 def spatial(walk: Walk, node: Node) -> Value:
     """Pooling and resizing: [n, channels, space] keeps its channels, and what was not space."""
-    value, rank = walk.value(node.args[0]), len(shape_of(node))
+    value = walk.value(node.args[0])
     assert value is not None
-    for dim in value[2:]:
-        if dim is not None:
-            walk.atoms.pin(dim, f"{node.name} works along it")
-    return (*value[:2], *(None for _ in range(rank - 2)))
+    # How many dimensions are space is in the operator's name; the rest may lack the batch.
+    space = int(node.target.__name__.partition(".")[0].rpartition("d")[0][-1])  # type: ignore[union-attr]
+    walk.pin(value[-space:], f"{node.name} works along it")
+    return (*value[:-space], *(None for _ in range(space)))
+
+
+def spatial_with_indices(walk: Walk, node: Node) -> list[Value]:
+    """Max pooling that also says where: both outputs have the input's channels."""
+    value = spatial(walk, node)
+    return [value, value]
 
 
 def convolution(walk: Walk, node: Node) -> Value:
@@ -111,6 +117,7 @@ def convolution(walk: Walk, node: Node) -> Value:
     bias = walk.value(argument(node, 2, "bias"))
     assert x is not None
     assert weight is not None
+    assert len(x) == len(weight), "an input without a batch"
     transposed = "transpose" in node.target.__name__  # type: ignore[union-attr]
     # (x, weight, bias, stride, padding, dilation, groups), or with output_padding before groups where transposed.
     groups = int(argument(node, 6, "groups", 1))
@@ -144,7 +151,7 @@ def convolution(walk: Walk, node: Node) -> Value:
 
 
 def linear(walk: Walk, node: Node) -> Value:
-    """x [.., in] and weight [out, in]."""
+    """Input [.., in] and weight [out, in]."""
     x, weight = walk.value(node.args[0]), walk.value(node.args[1])
     bias = walk.value(argument(node, 2, "bias"))
     assert x is not None
@@ -263,6 +270,73 @@ def split(walk: Walk, node: Node) -> list[Value]:
     return [(*value[:at], part, *value[at + 1 :]) for part in parts]
 
 
+def stack(walk: Walk, node: Node) -> Value:
+    """Joined like the operands of a sum, with a new dimension between."""
+    sources: Sequence[Node] = node.args[0]  # type: ignore[assignment]
+    values = [value for source in sources if (value := walk.value(source)) is not None]
+    result: list[Dim] = list(values[0])
+    for value in values[1:]:
+        result = [walk.couple(a, b, f"{node.name} meets a fixed size") for a, b in zip(result, value, strict=True)]
+    result.insert(int(argument(node, 1, "dim", 0)) % (len(result) + 1), None)
+    return tuple(result)
+
+
+def unbind(walk: Walk, node: Node) -> list[Value]:
+    """Free along a dimension without channels."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    at = int(argument(node, 1, "dim", 0)) % len(value)
+    walk.pin((value[at],), f"{node.name} takes it apart")
+    return [(*value[:at], *value[at + 1 :]) for _ in node.meta["val"]]
+
+
+def gated(walk: Walk, node: Node) -> Value:
+    """A gated linear unit: the halves lose the same channels."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    at = int(argument(node, 1, "dim", -1)) % len(value)
+    dim = value[at]
+    if dim is None:
+        return value
+    first, second = np.split(dim, 2)
+    walk.atoms.join(first, second)
+    return (*value[:at], first, *value[at + 1 :])
+
+
+def pixel_shuffle(walk: Walk, node: Node) -> Value:
+    """The channels that become the pixels of one channel go together."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    dim = value[-3]
+    if dim is None:
+        return value
+    parts = dim.reshape(shape_of(node)[-3], -1).T
+    for part in parts[1:]:
+        walk.atoms.join(parts[0], part)
+    return (*value[:-3], parts[0], None, None)
+
+
+def channel_shuffle(walk: Walk, node: Node) -> Value:
+    """Each of the groups that are interleaved loses the same channels."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    dim = value[1]
+    if dim is None:
+        return value
+    parts = dim.reshape(int(argument(node, 1, "groups")), -1)
+    for part in parts[1:]:
+        walk.atoms.join(parts[0], part)
+    return (value[0], parts.T.reshape(-1), *value[2:])
+
+
+def repeat(walk: Walk, node: Node) -> Value:
+    """Each channel appears several times."""
+    value, times = walk.value(node.args[0]), argument(node, 1, "repeats")
+    assert value is not None
+    aligned = (*(None for _ in range(len(times) - len(value))), *value)
+    return tuple(None if dim is None else np.tile(dim, int(n)) for dim, n in zip(aligned, times, strict=True))
+
+
 def getitem(walk: Walk, node: Node) -> Value:
     """One of several outputs."""
     values = walk.values[node.args[0]]  # type: ignore[index]
@@ -271,7 +345,7 @@ def getitem(walk: Walk, node: Node) -> Value:
 
 
 def cut(walk: Walk, node: Node) -> Value:
-    """Slices and selections: along a dimension without channels they are free, elsewhere their bounds are the code's."""
+    """Slices and selections: free along a dimension without channels; along channels their bounds are the code's."""
     value, source = walk.value(node.args[0]), node.args[0]
     assert value is not None
     at = int(argument(node, 1, "dim", 0)) % len(value)
@@ -324,7 +398,7 @@ def softmax(walk: Walk, node: Node) -> Value:
     """Frozen along what it normalizes over."""
     value = walk.value(node.args[0])
     assert value is not None
-    walk.pin((value[int(node.args[1]) % len(value)],), f"{node.name} normalizes over it")  # type: ignore[arg-type]
+    walk.pin((value[int(argument(node, 1, "dim")) % len(value)],), f"{node.name} normalizes over it")
     return value
 
 
@@ -333,11 +407,11 @@ def permute(walk: Walk, node: Node) -> Value:
     value = walk.value(node.args[0])
     assert value is not None
     if node.target == aten.permute.default:
-        return tuple(value[int(index)] for index in node.args[1])  # type: ignore[union-attr]
+        return tuple(value[int(index)] for index in argument(node, 1, "dims"))
     if node.target == aten.t.default:
         return tuple(reversed(value))
     order = list(range(len(value)))
-    a, b = int(node.args[1]) % len(value), int(node.args[2]) % len(value)  # type: ignore[arg-type]
+    a, b = (int(argument(node, at, name)) % len(value) for at, name in ((1, "dim0"), (2, "dim1")))
     order[a], order[b] = order[b], order[a]
     return tuple(value[index] for index in order)
 
@@ -346,8 +420,8 @@ def reshape(walk: Walk, node: Node) -> Value:
     """Views, flattening and (un)squeezing: runs of dimensions of equal product belong together.
 
     Merging repeats each atom over the dimensions beside it. Splitting keeps the last part, with the channels at one
-    position of all the others joined (heads, groups of a channel shuffle), provided that the code computes its sizes; if
-    it does not, the probe finds out.
+    position of all the others joined (heads, groups of a channel shuffle), provided that the code computes its sizes;
+    if it does not, the probe finds out.
     """
     value, old, new = walk.value(node.args[0]), shape_of(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     assert value is not None
@@ -428,22 +502,32 @@ def _table(rules: Mapping[Rule, str]) -> dict[Any, Rule]:
 RULES: Mapping[Any, Rule] = _table(
     {
         broadcast: "add add_ sub sub_ mul mul_ div div_ maximum minimum where rsub pow atan2",
-        same: "relu relu_ relu6 relu6_ leaky_relu leaky_relu_ elu elu_ selu celu gelu silu silu_ mish sigmoid sigmoid_ tanh "
-        "tanh_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_ softplus softsign exp log sqrt rsqrt abs "
-        "neg clamp clamp_ clamp_min clamp_max square dropout dropout_ feature_dropout alpha_dropout contiguous clone "
-        "alias detach detach_ to _to_copy type_as lift_fresh_copy erf sin cos reciprocal logical_not bitwise_not",
+        same: "relu relu_ relu6 relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu silu silu_ mish mish_ "
+        "sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_ log_sigmoid "
+        "hardshrink softshrink threshold threshold_ softplus softsign exp log log1p expm1 sqrt rsqrt abs neg "
+        "clamp clamp_ clamp_min clamp_max square dropout dropout_ feature_dropout feature_dropout_ alpha_dropout "
+        "contiguous clone alias detach detach_ to _to_copy type_as lift_fresh_copy erf sin cos reciprocal logical_not "
+        "bitwise_not zeros_like ones_like full_like",
         spatial: "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d "
-        "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d upsample_linear1d upsample_nearest3d",
+        "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d upsample_linear1d upsample_nearest3d "
+        "upsample_trilinear3d _upsample_nearest_exact2d reflection_pad1d reflection_pad2d replication_pad2d",
+        spatial_with_indices: "adaptive_max_pool1d adaptive_max_pool2d max_pool2d_with_indices",
         convolution: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
         linear: "linear",
         matmul: "matmul bmm",
-        batch_norm: "batch_norm",
+        batch_norm: "batch_norm instance_norm",
         layer_norm: "layer_norm",
         group_norm: "group_norm",
         prelu: "prelu",
         embedding: "embedding",
         concat: "cat concat concatenate",
+        stack: "stack",
+        unbind: "unbind",
+        gated: "glu",
+        pixel_shuffle: "pixel_shuffle",
+        channel_shuffle: "channel_shuffle native_channel_shuffle",
+        repeat: "repeat",
         split: "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk",
         cut: "slice select.int narrow",
         pad: "pad constant_pad_nd",
@@ -452,7 +536,7 @@ RULES: Mapping[Any, Rule] = _table(
         permute: "permute transpose.int t",
         reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as",
         expand: "expand expand_as",
-        constant: "zeros ones full arange scalar_tensor zeros_like ones_like new_zeros new_ones new_full full_like empty",
+        constant: "zeros ones full arange scalar_tensor new_zeros new_ones new_full empty",
     }
 )
 """The rule for each operator that has one."""

@@ -41,7 +41,10 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
 
 def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> tuple[int, ...]:
     """The shape of a removed branch's zeros when the stream that they are added to has been narrowed as well."""
-    gone = len(plan.slices.get(f"{block.last}.weight", {}).get(1 if isinstance(last, TRANSPOSED) else 0, ()))
+    # A normalization without weights has running statistics to go by.
+    names = [name for name in plan.slices if name.rpartition(".")[0] == block.last]
+    sizes = [plan.slices[name].get(1 if isinstance(last, TRANSPOSED) and name.endswith("weight") else 0, ()) for name in names]
+    gone = max(map(len, sizes), default=0)
     axis = len(block.shape) - 1 if isinstance(last, nn.Linear) else 0
     return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))
 
@@ -61,8 +64,8 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
 def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of `model` in which everything that the plan removes is zero: the reference of the proof.
 
-    A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes nothing,
-    whatever the activation between makes of zero. A removed block's last layer answers zero.
+    A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes
+    nothing, whatever the activation between makes of zero. A removed block's last layer answers zero.
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
@@ -81,8 +84,8 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
 def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of `model`, unpruned, with the weights of `pruned` where those exist.
 
-    With it a bolder plan, made for the unpruned model, starts from what a milder one has recovered. What the milder plan
-    removed has its original values; the bolder one must remove it too.
+    With it a bolder plan, made for the unpruned model, starts from what a milder one has recovered. What the milder
+    plan removed has its original values; the bolder one must remove it too.
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+
+from edgekit.compress import Budget, Settings
+from edgekit.compress.finish import Candidate, choose
+from edgekit.compress.ladder import Choice, ladder
+from edgekit.compress.stages import File
+from edgekit.errors import EdgekitError
+from edgekit.spec import IOSpec
+from edgekit.stats import Estimate
+
+
+def exact(value, error=0.0):
+    return Estimate(value=value, low=value - 1.96 * error, high=value + 1.96 * error, n=100)
+
+
+@pytest.fixture
+def candidate(tmp_path):
+    def make(stage, drop, latency_ms, *, error=0.1, size=1000, number=1):
+        path = Path(tmp_path / f"{stage}.onnx")
+        path.write_bytes(b"x" * size)
+        file = File(
+            stage=stage,
+            path=path,
+            spec=IOSpec(inputs=(), outputs=()),
+            parameters=1,
+            macs=1,
+            sha256="",
+            details={},
+        )
+        return Candidate(file=file, round=number, drop=exact(drop, error), latency_ms=latency_ms)
+
+    return make
+
+
+def test_the_fastest_that_holds_with_a_margin_wins(candidate):
+    fp32 = candidate("fp32", 0.0, 1.0, error=0.0, number=0)
+    files = [fp32, candidate("int8", 0.0, 0.5), candidate("mild", 0.2, 0.4), candidate("touching", 0.49, 0.3)]
+    assert choose(files, Budget(max_drop=0.5)).file.stage == "mild"
+
+
+def test_without_a_margin_is_better_than_not_at_all(candidate):
+    fp32 = candidate("fp32", 0.0, 1.0, error=0.0, number=0)
+    touching = candidate("touching", 0.49, 0.3)
+    slow = Budget(max_drop=0.5, max_latency_ms=0.35)
+    assert choose([fp32, touching], slow).file.stage == "touching"
+
+
+def test_the_closest_is_kept_where_none_holds(candidate):
+    fp32 = candidate("fp32", 0.0, 1.0, error=0.0, number=0)
+    near, far = candidate("near", 0.6, 0.3), candidate("far", 3.0, 0.1)
+    assert choose([fp32, near, far], Budget(max_drop=0.5, max_latency_ms=0.35)).file.stage == "near"
+
+
+def test_int8_that_is_slower_does_not_ship_unless_size_asks_for_it(candidate):
+    fp32 = candidate("fp32", 0.0, 1.0, error=0.0, size=4000, number=0)
+    slower = candidate("int8", 0.0, 1.2, size=1000)
+    assert choose([fp32, slower], Budget()).file.stage == "fp32"
+    assert choose([fp32, slower], Budget(max_size_bytes=2000)).file.stage == "int8"
+
+
+def test_the_ladder_takes_what_costs_least_per_gain_first_and_adds_up():
+    choices = [
+        Choice(action=name, subject=name, text=name, damage=damage, gain_ms=gain)
+        for name, damage, gain in (("dear", 1.0, 0.2), ("cheap", 0.1, 0.2), ("useless", 0.0, -0.01))
+    ]
+    rungs = ladder(choices, baseline_ms=1.0)
+    assert [[choice.subject for choice in rung.choices] for rung in rungs] == [["cheap"], ["cheap", "dear"]]
+    assert [rung.predicted_ratio for rung in rungs] == pytest.approx([1 / 0.8, 1 / 0.6])
+    assert [rung.predicted_ms for rung in rungs] == pytest.approx([0.8, 0.6])
+
+
+def test_one_choice_a_subject_and_none_inside_a_removed_block():
+    choices = [
+        Choice(action=1, subject="g", text="g: 64 -> 32", damage=0.1, gain_ms=0.2),
+        Choice(action=2, subject="g", text="g: 64 -> 16", damage=0.3, gain_ms=0.4),
+        Choice(action=3, subject="block b", text="remove b", damage=0.9, gain_ms=0.5),
+    ]
+    rungs = ladder(choices, baseline_ms=1.0, within={"g": "block b"})
+    assert [[choice.text for choice in rung.choices] for rung in rungs] == [
+        ["g: 64 -> 32"],
+        ["g: 64 -> 16"],
+        ["remove b"],
+    ]
+    assert rungs[-1].predicted_ms == pytest.approx(0.5)
+
+
+def test_budget_names_what_is_broken():
+    broken = Budget(max_drop=0.5, max_latency_ms=1.0, max_size_bytes=1000).broken(
+        drop=0.6, latency_ms=2.0, size_bytes=2000
+    )
+    assert broken == ("drop 0.60 points > 0.50 points", "latency 2.00 ms > 1.00 ms", "size 2.0 kB > 1.0 kB")
+    assert Budget(max_drop=None).broken(drop=99.0, latency_ms=1.0, size_bytes=1) == ()
+    assert Budget(max_drop=0.5).broken(drop=float("nan"), latency_ms=1.0, size_bytes=1)
+
+
+def test_caution_is_one_standard_error():
+    assert Budget().cautious(exact(0.3, 0.1)) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_drop": -1.0}, {"max_latency_ms": 0.0}, {"max_size_bytes": -5}, {"time_s": 0.0}]
+)
+def test_limits_must_be_positive(limits):
+    with pytest.raises(EdgekitError, match=str(next(iter(limits.values())))) as caught:
+        Budget(**limits)
+    assert caught.value.where.startswith("--")
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"target": "z80"}, "--device"),
+        ({"importance": "luck"}, "--importance"),
+        ({"providers": ("tpu",)}, "--provider"),
+        ({"threads": 0}, "--threads"),
+        ({"grid": 0}, "--grid"),
+        ({"max_rounds": -1}, "--rounds, --epochs"),
+    ],
+)
+def test_settings_name_the_wrong_option(changed, where):
+    with pytest.raises(EdgekitError) as caught:
+        Settings(**changed)
+    assert caught.value.where == where
+
+
+def test_the_grid_is_the_devices():
+    assert [Settings(target=target).channel_grid for target in ("x86-vnni", "x86-avx2", "arm64")] == [16, 8, 8]
+    assert Settings(grid=4).channel_grid == 4

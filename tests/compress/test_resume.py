@@ -1,0 +1,104 @@
+"""A run that dies at any moment goes on, and ends with the same files."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def command(project, out):
+    return [
+        *(sys.executable, "-m", "edgekit", "compress", f"{project}:model"),
+        *("--train", f"{project}:train_data", "--test", f"{project}:test_data", "--max-drop", "30"),
+        *("--time", "120s", "--rounds", "1", "--epochs", "6", "--grid", "32", "--out", str(out), "--json"),
+    ]
+
+
+def start(project, out, **options):
+    return subprocess.Popen(
+        command(project, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def finish(project, out):
+    process = start(project, out)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    return json.loads(stdout)
+
+
+def results(report):
+    """All that must not depend on interruptions: the files, the decisions, the accuracies."""
+    return {
+        "files": {row["stage"]: row["sha256"] for row in report["stages"]},
+        "metric": {row["stage"]: row["metric"] for row in report["stages"]},
+        "rounds": [row["decisions"] for row in report["rounds"]],
+        "drops": [row["selection"]["drop"] for row in report["rounds"]],
+    }
+
+
+def stop_at(process, out, pattern, how):
+    """Send a signal as soon as a path appears below the run's folder."""
+    deadline = time.monotonic() + 300
+    while not list(Path(out).glob(pattern)):
+        assert process.poll() is None, f"ended before {pattern}: {process.stderr.read()}"
+        assert time.monotonic() < deadline, f"{pattern} never came"
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, stderr = process.communicate()
+    return stderr
+
+
+@pytest.fixture
+def unbroken(project, tmp_path):
+    return results(finish(project, tmp_path / "unbroken"))
+
+
+def test_kill_9_and_ctrl_c_do_not_change_the_end(project, tmp_path, unbroken):
+    out = tmp_path / "broken"
+    for pattern in ("stages/.partial-export-fp32*", "stages/.partial-price*", "stages/.partial-recover-1*/checkpoint*"):
+        process = start(project, out)
+        stop_at(process, out, pattern, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "report.json").exists()
+    process = start(project, out)
+    stderr = stop_at(process, out, "stages/.partial-export-pruned-1*", signal.SIGINT)
+    assert process.returncode == 130
+    assert "the same command goes on where it stopped" in stderr
+    assert "Traceback" not in stderr
+    report = finish(project, out)
+    assert results(report) == unbroken
+    assert unbroken["rounds"] == [["a: 64 -> 32 channels"]]
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(project, tmp_path, unbroken):
+    out = tmp_path / "full"
+
+    def small_files():
+        # As on a full disk, writes fail part of the way: no file may grow beyond this.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    process = start(project, out, preexec_fn=small_files, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    _, stderr = process.communicate()
+    assert process.returncode == 4, stderr
+    assert "cannot write" in stderr
+    assert "way out: free some space" in stderr
+    assert not (out / "report.json").exists()
+    assert results(finish(project, out)) == unbroken
+
+
+def test_a_second_run_in_the_same_folder_takes_everything_from_the_first(project, tmp_path):
+    out = tmp_path / "twice"
+    first = finish(project, out)
+    second = finish(project, out)
+    assert second["seconds"] == first["seconds"]
+    assert second["stages"] == first["stages"]
+    assert json.loads((out / "report.json").read_text()) == second
