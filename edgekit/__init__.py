@@ -1,1 +1,7 @@
-"""edgekit: the fastest ONNX bundle inside an accuracy budget on a given device, and the proof."""
+"""edgekit: the fastest ONNX bundle inside an accuracy budget on a given device, and the proof.
+
+The verbs are functions in rooms of their names (`edgekit.compress.compress`, `edgekit.prune.prune`, ...); importing
+this package, or `edgekit.device`, loads neither torch nor onnx.
+"""
+
+__version__ = "0.1.0"

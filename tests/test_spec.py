@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import numpy as np
@@ -71,7 +72,5 @@ JSON = st.recursive(
     )
 )
 def test_no_input_makes_anything_but_our_error(data):
-    try:
+    with contextlib.suppress(EdgekitError):
         IOSpec.from_dict(data)
-    except EdgekitError as error:
-        assert error.where.startswith("io")

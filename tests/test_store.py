@@ -93,7 +93,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     write_json(path, {"old": 1})
 
-    def full(descriptor):
+    def full(_descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         write_atomic(tmp_path / "file" / "x.json", "{}")
     assert "file" in str(caught.value)
     with pytest.raises(StoreError, match="cannot write"):
-        Store(tmp_path / "file").build("stage", {}, lambda folder: None)
+        Store(tmp_path / "file").build("stage", {}, lambda _folder: None)
 
 
 def test_two_processes_cannot_work_in_one_store(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekit.prune.coupling import Coupling
 from edgekit.prune.importance import Importance
-from edgekit.prune.plan import PrunePlan, best, is_inside, make_plan, widths_on_grid
+from edgekit.prune.plan import PrunePlan, best, is_inside, make_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def actions(coupling: Coupling, importance: Importance, *, grid: int) -> list[Ac
     widths = [
         Action(subject=group.name, kept=tuple(best(importance, group.name, width)), before=len(group))
         for group in coupling.groups
-        for width in widths_on_grid(len(group), grid)
+        for width in group.widths(grid)
     ]
     return [*blocks, *widths]
 

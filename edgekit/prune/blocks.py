@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-ADDITIONS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+aten = torch.ops.aten
+ADDITIONS = (aten.add.Tensor, aten.add_.Tensor)
+ZERO_TO_ZERO = (
+    *(aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default),
+    *(aten.mul.Tensor, aten.mul_.Tensor, aten.contiguous.default, aten.clone.default),
+)
+"""Operators that answer zero where an operand of their output's shape is zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +60,6 @@ class ZeroBranch(nn.Module):
 
 def find_blocks(program: ExportedProgram, model: nn.Module) -> tuple[ResidualBlock, ...]:
     """Every removable residual branch, in the order of the graph."""
-    ancestors = _ancestors(program)
     owners = {
         spec.arg.name: str(spec.target).rpartition(".")[0]
         for spec in program.graph_signature.input_specs
@@ -64,43 +70,58 @@ def find_blocks(program: ExportedProgram, model: nn.Module) -> tuple[ResidualBlo
     for node in program.graph.nodes:
         if node.op == "call_function" and (module := _module(node)) is not None:
             calls.setdefault(module, set()).add(node)
+    graph = _Graph(ancestors=_ancestors(program), owners=owners, leaves=leaves, calls=calls)
     found: list[ResidualBlock] = []
     for node in program.graph.nodes:
         if node.target not in ADDITIONS or not all(isinstance(argument, Node) for argument in node.args[:2]):
             continue
-        sides = [side for side in (node.args[:2], node.args[1::-1]) if len(side) == 2]
-        branches = [
-            block
-            for branch, shortcut in sides
-            if (block := _branch(node, branch, shortcut, ancestors, owners, leaves, calls)) is not None
-        ]
+        left, right = node.args[:2]
+        sides = [_Side(sum=node, branch=left, shortcut=right), _Side(sum=node, branch=right, shortcut=left)]
+        branches = [block for side in sides if (block := _removable(side, graph)) is not None]
         if branches:
             # Of a block and its projection the larger one is the block.
             found.append(max(branches, key=lambda block: len(block.modules)))
     return _unique(found)
 
 
-def _branch(
-    node: Node,
-    branch: Node,
-    shortcut: Node,
-    ancestors: Mapping[Node, frozenset[Node]],
-    owners: Mapping[str, str],
-    leaves: set[str],
-    calls: Mapping[str, set[Node]],
-) -> ResidualBlock | None:
-    shape = branch.meta["val"].shape
-    if shape != node.meta["val"].shape or shape != shortcut.meta["val"].shape or len(shape) < 2:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Graph:
+    ancestors: Mapping[Node, frozenset[Node]]
+    owners: Mapping[str, str]
+    leaves: set[str]
+    calls: Mapping[str, set[Node]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    sum: Node
+    branch: Any
+    shortcut: Any
+
+
+def _maker(branch: Node) -> Node:
+    """The last node of a branch that layers make: what follows it answers zero to zero."""
+    while branch.target in ZERO_TO_ZERO:
+        sources = [source for source in branch.all_input_nodes if source.meta["val"].shape == branch.meta["val"].shape]
+        if not sources:
+            break
+        branch = sources[0]
+    return branch
+
+
+def _removable(side: _Side, graph: _Graph) -> ResidualBlock | None:
+    shape = side.branch.meta["val"].shape
+    if shape != side.sum.meta["val"].shape or shape != side.shortcut.meta["val"].shape or len(shape) < 2:
         return None
-    own = (ancestors[branch] | {branch}) - ancestors[shortcut] - {shortcut}
+    own = (graph.ancestors[side.branch] | {side.branch}) - graph.ancestors[side.shortcut] - {side.shortcut}
     inside = {each for each in own if each.op == "call_function"}
-    parameters = {owners[each.name] for each in own if each.op == "placeholder" and each.name in owners}
-    last = _module(branch)
-    if last is None or last not in leaves or last not in parameters or not parameters <= leaves:
+    parameters = {graph.owners[each.name] for each in own if each.op == "placeholder" and each.name in graph.owners}
+    last = _module(_maker(side.branch))
+    if last is None or last not in parameters or not parameters <= graph.leaves:
         return None
-    if any(user not in inside and user is not node for each in inside for user in each.users):
+    if any(user not in inside and user is not side.sum for each in inside for user in each.users):
         return None
-    if any(not calls.get(module, set()) <= inside for module in parameters):
+    if any(not graph.calls.get(module, set()) <= inside for module in parameters):
         return None
     if any(user not in inside for each in own if each.op == "placeholder" for user in each.users):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
@@ -40,6 +41,14 @@ class ChannelGroup:
 
     def __len__(self) -> int:
         return len(self.channels)
+
+    def widths(self, grid: int) -> list[int]:
+        """The widths below the present one that take whole multiples of `grid` indexes out of every tensor.
+
+        A channel can be several indexes wide: a group of a GroupNorm, of a grouped convolution.
+        """
+        unit = grid // math.gcd(grid, *(len(indexes) for indexes in self.channels[0].values()))
+        return [] if len(self) % unit else list(range(len(self) - unit, 0, -unit))
 
     @property
     def tensors(self) -> tuple[tuple[str, int], ...]:
@@ -284,16 +293,15 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
     producers: dict[str, int] = {}
     scales: set[str] = set()
     for node in program.graph.nodes:
-        if node.op != "call_function" or len(node.args) < 2 or not isinstance(node.args[1], Node):
-            continue
-        name = names.get(node.args[1].name)
-        if name is None:
-            continue
         operation = str(node.target)
+        tables = node.args[:1] if "embedding" in operation else node.args[1:2]
+        name = next((names.get(each.name) for each in tables if isinstance(each, Node)), None)
+        if node.op != "call_function" or name is None:
+            continue
         if "conv" in operation or "linear" in operation:
             producers[name] = 1 if "transpose" in operation else 0
-        elif "prelu" in operation:
-            continue
+        elif "embedding" in operation:
+            producers[name] = 1
         elif "batch_norm" in operation:
             scales.add(name)
     return producers, frozenset(scales)

@@ -180,7 +180,7 @@ def plan(
     elif not 0 < keep <= 1:
         raise PruneError(f"keep is {keep}", where="--keep", rule="a share above 0 and at most 1", way_out="try 0.5")
     elif scope == "uniform":
-        widths = {group.name: _on_grid(len(group), keep * len(group), grid) for group in open_groups}
+        widths = {group.name: _on_grid(group, keep * len(group), grid) for group in open_groups}
     elif scope == "global":
         widths = _global_widths(open_groups, importance, keep, grid)
     else:
@@ -195,40 +195,34 @@ def best(importance: Importance, group: str, width: int) -> list[int]:
     return sorted(order[:width].tolist())
 
 
-def widths_on_grid(size: int, grid: int) -> list[int]:
-    """The widths below `size` that a group may be narrowed to: whole grid units go.
-
-    >>> widths_on_grid(64, 16), widths_on_grid(20, 16), widths_on_grid(16, 16)
-    ([48, 32, 16], [], [])
-    """
-    return [] if size % grid else list(range(size - grid, 0, -grid))
-
-
 def is_inside(group: ChannelGroup, block: ResidualBlock) -> bool:
     """Whether every tensor of a group belongs to a block's modules."""
     modules = {block.last, *block.modules}
     return all(name.rpartition(".")[0] in modules for name, _ in group.tensors)
 
 
-def _on_grid(size: int, wanted: float, grid: int) -> int:
-    options = [size, *widths_on_grid(size, grid)]
+def _on_grid(group: ChannelGroup, wanted: float, grid: int) -> int:
+    options = [len(group), *group.widths(grid)]
     return min(options, key=lambda width: (abs(width - wanted), width))
 
 
 def _global_widths(groups: Sequence[ChannelGroup], importance: Importance, keep: float, grid: int) -> dict[str, int]:
     widths = {group.name: len(group) for group in groups}
     to_go = (1 - keep) * sum(widths.values())
+    options = {group.name: group.widths(grid) for group in groups}
+    ranked = {group.name: np.sort(importance.channels[group.name]) for group in groups}
     # Grid units of each group, the least important first; a unit's price is the mean importance of its channels.
     while True:
         prices = {}
         for group in groups:
-            width = widths[group.name]
-            if len(group) % grid == 0 and width > grid:
-                ranked = np.sort(importance.channels[group.name])
-                start = len(group) - width
-                prices[group.name] = float(ranked[start : start + grid].mean())
-        if not prices or to_go < grid / 2:
+            if options[group.name]:
+                gone, next_gone = len(group) - widths[group.name], len(group) - options[group.name][0]
+                prices[group.name] = float(ranked[group.name][gone:next_gone].mean())
+        if not prices:
             return widths
         cheapest = min(prices, key=lambda name: prices[name])
-        widths[cheapest] -= grid
-        to_go -= grid
+        unit = widths[cheapest] - options[cheapest][0]
+        if to_go < unit / 2:
+            return widths
+        widths[cheapest] = options[cheapest].pop(0)
+        to_go -= unit

@@ -78,7 +78,7 @@ def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, 
                     f"the pruned model differs from the masked original by {difference:.1e} of its largest output",
                     where=str(plan),
                     rule=f"at most {TOLERANCE:.0e} in float64",
-                    way_out="leave these channels; and please report the model, since the coupling analysis missed something",
+                    way_out="leave these channels; and please report the model: the coupling analysis missed something",
                 )
             worst = max(worst, difference)
     return Proof(max_relative_difference=worst, inputs=len(inputs))

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import nn
 
 from edgekit.errors import PruneError
-from edgekit.prune.blocks import ResidualBlock
-from edgekit.prune.coupling import ChannelGroup, Coupling, couple
+from edgekit.prune.coupling import Coupling, couple
 from edgekit.prune.plan import PrunePlan, make_plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.surgery import apply
@@ -33,9 +34,10 @@ class Pruned:
 def analyse(model: nn.Module, example: Batch) -> Coupling:
     """What of `model` can be removed, and what cannot, and why.
 
-    The graph of `torch.export` shows which channels hang together, index by index. It does not show whether the code takes
-    its sizes from its tensors or has them as numbers. So each group and each block is probed: one removal, applied and
-    proved. What fails is frozen with the reason.
+    The graph of `torch.export` shows which channels hang together, index by index. It does not show whether the code
+    takes its sizes from its tensors or has them as numbers. So groups and blocks are probed, half of the channels of each
+    group, chosen at random: what cannot be removed and proved, alone or together with those before it, is frozen with
+    the reason.
 
     Args:
         model: left as it is.
@@ -50,26 +52,42 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     [('0', 8)]
     """
     coupling = couple(model, example)
-    frozen = list(coupling.frozen)
-    groups: list[ChannelGroup] = []
-    for group in coupling.groups:
-        if len(group) < 2:
-            frozen.append((group.name, "a single channel"))
-            continue
-        # The last channels: sizes that the code has as numbers show whichever goes.
-        why = _fault(model, example, make_plan(coupling, {group.name: range(len(group) - 1)}))
-        if why is None:
-            groups.append(group)
-        else:
-            frozen.append((group.name, why))
-    blocks: list[ResidualBlock] = []
-    for block in coupling.blocks:
-        why = _fault(model, example, make_plan(coupling, blocks=[block.name]))
-        if why is None:
-            blocks.append(block)
-        else:
-            frozen.append((block.name, why))
-    return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
+    frozen = [*coupling.frozen, *((group.name, "a single channel") for group in coupling.groups if len(group) < 2)]
+    halves = _halves(coupling)
+    kept, blocks = dict(halves), [block.name for block in coupling.blocks]
+    if _fault(model, example, make_plan(coupling, kept, blocks)) is not None:
+        # Something is wrong with one of them: take each alone, and then with those that have passed.
+        kept, blocks = {}, []
+        for name, half in halves.items():
+            why = _fault(model, example, make_plan(coupling, {name: half}))
+            why = why or _fault(model, example, make_plan(coupling, {**kept, name: half}))
+            if why is None:
+                kept[name] = half
+            else:
+                frozen.append((name, why))
+        for block in coupling.blocks:
+            why = _fault(model, example, make_plan(coupling, blocks=[block.name]))
+            why = why or _fault(model, example, make_plan(coupling, kept, [*blocks, block.name]))
+            if why is None:
+                blocks.append(block.name)
+            else:
+                frozen.append((f"block {block.name}", why))
+    return replace(
+        coupling,
+        groups=tuple(group for group in coupling.groups if group.name in kept),
+        blocks=tuple(block for block in coupling.blocks if block.name in blocks),
+        frozen=tuple(frozen),
+    )
+
+
+def _halves(coupling: Coupling) -> dict[str, list[int]]:
+    """Half of the channels of each group, another half for each: what depends on their number or place shows."""
+    generator = np.random.default_rng(0)
+    return {
+        group.name: sorted(generator.permutation(len(group))[: len(group) // 2].tolist())
+        for group in coupling.groups
+        if len(group) > 1
+    }
 
 
 def _fault(model: nn.Module, example: Batch, plan: PrunePlan) -> str | None:
@@ -103,11 +121,8 @@ def save(folder: Path, plan: PrunePlan, model: nn.Module) -> None:
     """
     from safetensors.torch import save as to_bytes
 
-    state, seen = {}, set[int]()
-    for name, value in model.state_dict().items():
-        # A tensor under two names is written once for each: safetensors refuses memory that is shared.
-        state[name] = value.clone().contiguous() if value.data_ptr() in seen else value.contiguous()
-        seen.add(value.data_ptr())
+    # A tensor under two names is written once for each: safetensors refuses memory that is shared.
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
     write_atomic(folder / WEIGHTS, to_bytes(state))
     write_json(folder / PLAN, plan.to_dict())
 

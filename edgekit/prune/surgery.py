@@ -43,7 +43,10 @@ def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> t
     """The shape of a removed branch's zeros when the stream that they are added to has been narrowed as well."""
     # A normalization without weights has running statistics to go by.
     names = [name for name in plan.slices if name.rpartition(".")[0] == block.last]
-    sizes = [plan.slices[name].get(1 if isinstance(last, TRANSPOSED) and name.endswith("weight") else 0, ()) for name in names]
+    sizes = [
+        plan.slices[name].get(1 if isinstance(last, TRANSPOSED) and name.endswith("weight") else 0, ())
+        for name in names
+    ]
     gone = max(map(len, sizes), default=0)
     axis = len(block.shape) - 1 if isinstance(last, nn.Linear) else 0
     return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))

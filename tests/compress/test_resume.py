@@ -23,9 +23,7 @@ def command(project, out):
 
 
 def start(project, out, **options):
-    return subprocess.Popen(
-        command(project, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    return subprocess.Popen(command(project, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def finish(project, out):

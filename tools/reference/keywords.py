@@ -1,7 +1,7 @@
-"""Spoken digits as a user's project: log-mel features, an LSTM and a small Transformer encoder that know ten words.
+r"""Spoken digits as a user's project: log-mel features, an LSTM and a small Transformer encoder that know ten words.
 
     python tools/reference/keywords.py train lstm
-    edgekit compress tools/reference/keywords.py:lstm --train tools/reference/keywords.py:train_data \\
+    edgekit compress tools/reference/keywords.py:lstm --train tools/reference/keywords.py:train_data \
         --test tools/reference/keywords.py:test_data
 
 The recordings are the Free Spoken Digit Dataset (8 kHz mono wav in a zip, `{digit}_{speaker}_{index}.wav`), whose own
@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 ARCHIVE = Path(os.environ.get("EDGEKIT_SPOKEN_DIGITS", HERE.parents[2] / "shared" / "data" / "spoken-digits.zip"))
 WEIGHTS = Path(os.environ.get("EDGEKIT_REFERENCE_WEIGHTS", HERE / "weights"))
 RATE_HZ, WINDOW, HOP, MELS, FRAMES = 8000, 256, 80, 40, 80
-CLASSES = tuple("zero one two three four five six seven eight nine".split())
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @cache
