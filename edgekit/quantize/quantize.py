@@ -23,7 +23,7 @@ from edgekit.quantize.placement import Placement, activations_of, place
 from edgekit.quantize.plan import NodePlacement, QuantPlan, Quantized, Scale
 from edgekit.quantize.qdq import insert, output_axis
 from edgekit.quantize.ranges import Method, affine, choose, quantized_weight, weight_scales
-from edgekit.quantize.rewrite import rewrite
+from edgekit.quantize.rewrites import rewrite
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
