@@ -76,15 +76,19 @@ def _figures(step: Step) -> str:
 
 
 class _BarWriter:
-    """One bar for each piece of work, in the order in which they began."""
+    """One bar for each kind of work, in the order in which they began; work that comes again starts its bar again."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     def __call__(self, step: Step) -> None:
         if step.work not in self._tasks:
             self._tasks[step.work] = self._bars.add_task(step.work, total=step.total, figures="")
+        elif step.done < self._done[step.work]:
+            self._bars.reset(self._tasks[step.work], total=step.total)
+        self._done[step.work] = step.done
         self._bars.update(self._tasks[step.work], completed=step.done, total=step.total, figures=_figures(step))
 
 
@@ -92,15 +96,12 @@ class _LineWriter:
     """For logs: the begin and the end of each piece of work, and a line every 15 seconds between."""
 
     def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-        self._done: set[str] = set()
+        self._said: dict[str, tuple[int, float]] = {}
 
     def __call__(self, step: Step) -> None:
         now = time.monotonic()
-        ended = step.done >= step.total
-        due = step.work not in self._last or now - self._last[step.work] >= LINE_EVERY_S
-        if (ended and step.work not in self._done) or (due and not ended):
-            self._last[step.work] = now
-            if ended:
-                self._done.add(step.work)
+        done, at = self._said.get(step.work, (step.total, 0.0))
+        begins, ends = step.done < done, step.done >= step.total > done
+        if begins or ends or now - at >= LINE_EVERY_S:
+            self._said[step.work] = (step.done, now)
             err.print(f"{step.work}: {step.done}/{step.total}  {_figures(step)}", markup=False)

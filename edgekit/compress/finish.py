@@ -239,9 +239,7 @@ def _providers(run: Run, source: File) -> tuple[File | None, list[ProviderRow]]:
     return half, rows
 
 
-def _bundle(
-    run: Run, folder: Path, chosen: Candidate, *, half: File | None, source: File, report: Report
-) -> None:
+def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, source: File, report: Report) -> None:
     workload, settings = run.workload, run.settings
     precision = "int8" if "plan" in chosen.file.details else "fp32"
     variants = {

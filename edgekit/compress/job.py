@@ -11,7 +11,6 @@ from torch import nn
 
 from edgekit.compress.budget import Budget
 from edgekit.compress.finish import Candidate, finish
-from edgekit.compress.ladder import ladder
 from edgekit.compress.pricing import Priced, price
 from edgekit.compress.rounds import Outcome, Round, rounds
 from edgekit.compress.run import Run
@@ -25,7 +24,7 @@ from edgekit.compress.stages import (
 )
 from edgekit.errors import PruneError
 from edgekit.progress import Progress, silent
-from edgekit.prune import Action, Coupling, actions, analyse, importance, inside
+from edgekit.prune import Action, Coupling, actions, analyse, importance
 from edgekit.report import Report
 from edgekit.store import Store, write_json
 from edgekit.validate import compare
@@ -100,7 +99,7 @@ class _Job:
             priced = self._priced(coupling)
             done = rounds(
                 self.run,
-                ladder(priced.choices, baseline_ms=priced.baseline_ms, within=inside(coupling)),
+                priced.rungs,
                 coupling,
                 lambda number, model, key: self._judge(number, model, key, plain),
                 reserve_s=RESERVE_SHARE * self.run.budget.time_s,

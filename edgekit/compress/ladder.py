@@ -6,7 +6,7 @@ and a gain, the measured latency that it saves alone in int8. Rungs collect deci
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,8 +14,13 @@ A = TypeVar("A")
 
 FIRST_RATIO = 1.15
 """A rung that promises less is not worth a training of its own."""
-NEXT_RATIO = 1.12
+NEXT_RATIO = 1.08
 """How much faster the next rung must promise to be."""
+LEAST_LEFT = 0.2
+"""Share of the latency below which gains no longer add up, so that predictions are fiction."""
+MOST_RUNGS = 8
+TRIED_TOGETHER = 4
+"""Choices of which the joint damage is measured at each step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,59 +44,97 @@ class Choice(Generic[A]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung(Generic[A]):
-    """Choices taken together, and how many times faster than the unpruned int8 file they promise to be."""
+    """Choices taken together: their joint damage, and the speed that they promise against the unpruned int8 file."""
 
     choices: tuple[Choice[A], ...]
+    damage: float
     predicted_ratio: float
     predicted_ms: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form; the choices by their text."""
+        return {
+            "choices": [choice.text for choice in self.choices],
+            "damage": self.damage,
+            "predicted_ratio": self.predicted_ratio,
+            "predicted_ms": self.predicted_ms,
+        }
 
-def ladder(choices: Sequence[Choice[A]], *, baseline_ms: float, within: dict[str, str] | None = None) -> list[Rung[A]]:
+
+def ladder(
+    choices: Sequence[Choice[A]],
+    *,
+    baseline_ms: float,
+    within: Mapping[str, str],
+    joint_damage: Callable[[Sequence[Choice[A]]], float],
+) -> list[Rung[A]]:
     """Rungs of rising speed, cheapest damage per gain first.
+
+    Damages do not add up: a second block of the same stage hurts more than the first. So at each step the few choices
+    that look cheapest alone are tried together with what is taken already, and the one whose joint damage is the least
+    for its gain is taken.
 
     Args:
         choices: what can be decided; those that gain nothing are left out.
         baseline_ms: latency without any of them.
         within: for a subject that lies inside another one, that other one: with a block gone, its widths no longer
-        matter.
+            matter.
+        joint_damage: measures the rise of the loss with several choices taken together.
 
     The prediction adds the gains up, which overstates them a little where choices overlap; what a rung really gives is
     measured before anything is decided on it.
 
     >>> both = [Choice(action=i, subject=s, text=s, damage=d, gain_ms=g) for i, (s, d, g) in
     ...         enumerate([("a", 0.1, 0.2), ("b", 0.5, 0.2)])]
-    >>> [[c.subject for c in rung.choices] for rung in ladder(both, baseline_ms=1.0)]
+    >>> rungs = ladder(both, baseline_ms=1.0, within={}, joint_damage=lambda taken: sum(c.damage for c in taken))
+    >>> [[choice.subject for choice in rung.choices] for rung in rungs]
     [['a'], ['a', 'b']]
     """
-    inside = within or {}
-    taken: dict[str, Choice[A]] = {}
+    taken: tuple[Choice[A], ...] = ()
     rungs: list[Rung[A]] = []
-    ratio, left_ms = 1.0, baseline_ms
-    while (best := _cheapest_step(choices, taken, inside)) is not None:
-        taken[best.subject] = best
-        taken = {name: choice for name, choice in taken.items() if inside.get(name) not in taken}
-        left_ms = baseline_ms - sum(choice.gain_ms for choice in taken.values())
-        if left_ms <= 0.05 * baseline_ms:  # Gains no longer add up: predictions beyond this are fiction.
+    damage, left_ms = 0.0, baseline_ms
+    while tries := _promising(choices, taken, within):
+        options = [(joint_damage(together), _gain(together), together) for together in tries]
+        before = _gain(taken)
+        damage, gain, taken = min(options, key=lambda each: _price(each[0] - damage, each[1] - before))
+        left_ms = baseline_ms - gain
+        if left_ms <= LEAST_LEFT * baseline_ms:
             break
         ratio = baseline_ms / left_ms
-        if ratio >= (FIRST_RATIO if not rungs else rungs[-1].predicted_ratio * NEXT_RATIO):
-            rungs.append(Rung(choices=tuple(taken.values()), predicted_ratio=ratio, predicted_ms=left_ms))
-    if taken and not rungs and ratio > 1:
-        rungs.append(Rung(choices=tuple(taken.values()), predicted_ratio=ratio, predicted_ms=left_ms))
+        if ratio >= (rungs[-1].predicted_ratio * NEXT_RATIO if rungs else FIRST_RATIO):
+            rungs.append(Rung(choices=taken, damage=damage, predicted_ratio=ratio, predicted_ms=left_ms))
+        if len(rungs) == MOST_RUNGS:
+            break
+    if taken and not rungs and left_ms < baseline_ms:
+        rungs.append(Rung(choices=taken, damage=damage, predicted_ratio=baseline_ms / left_ms, predicted_ms=left_ms))
     return rungs
 
 
-def _cheapest_step(
-    choices: Sequence[Choice[A]], taken: dict[str, Choice[A]], inside: dict[str, str]
-) -> Choice[A] | None:
-    best, best_price = None, float("inf")
+def _gain(taken: Sequence[Choice[A]]) -> float:
+    return sum(choice.gain_ms for choice in taken)
+
+
+def _price(damage: float, gain: float) -> float:
+    return max(damage, 1e-6) / gain
+
+
+def _promising(
+    choices: Sequence[Choice[A]], taken: tuple[Choice[A], ...], within: Mapping[str, str]
+) -> list[tuple[Choice[A], ...]]:
+    """What is taken with one more choice, for the few choices that look cheapest alone."""
+    subjects = {choice.subject: choice for choice in taken}
+    found: list[tuple[float, tuple[Choice[A], ...]]] = []
     for choice in choices:
-        if inside.get(choice.subject) in taken:
+        if within.get(choice.subject) in subjects:
             continue
-        held = taken.get(choice.subject)
-        gain = choice.gain_ms - (held.gain_ms if held else 0.0)
-        damage = choice.damage - (held.damage if held else 0.0)
-        price = max(damage, 1e-6) / gain if gain > 0 else float("inf")
-        if price < best_price:
-            best, best_price = choice, price
-    return best
+        # It takes the place of a milder choice on its subject, and of choices on what lies inside it.
+        rest = tuple(
+            each for each in taken if each.subject != choice.subject and within.get(each.subject) != choice.subject
+        )
+        together = (*rest, choice)
+        gain = _gain(together) - _gain(taken)
+        if gain > 0:
+            damage = choice.damage - sum(each.damage for each in taken if each not in rest)
+            found.append((_price(damage, gain), together))
+    found.sort(key=lambda each: each[0])
+    return [together for _, together in found[:TRIED_TOGETHER]]

@@ -12,14 +12,14 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from edgekit.compress.ladder import Choice
+from edgekit.compress.ladder import Choice, Rung, ladder
 from edgekit.compress.run import Run
 from edgekit.compress.stages import MODEL, calibration_feeds
 from edgekit.distill import reestimate_batchnorm
 from edgekit.errors import EdgekitError
 from edgekit.export import export, mac_count
 from edgekit.progress import Step
-from edgekit.prune import Action, Coupling, combine, prune
+from edgekit.prune import Action, Coupling, apply, combine, inside, prune
 from edgekit.quantize import quantize
 from edgekit.spec import Feeds
 from edgekit.validate import latency_table
@@ -33,13 +33,14 @@ MEASURE_S_PER_FILE = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced:
-    """All decisions with their prices.
+    """All decisions with their prices, and the ladder that they make.
 
     `baseline_ms` is the latency of the unpruned int8 file in the same interleaved measurement; `skipped` names the
     decisions that were not priced, and why.
     """
 
     choices: tuple[Choice[Action], ...]
+    rungs: tuple[Rung[Action], ...]
     baseline_ms: float
     skipped: tuple[tuple[str, str], ...]
 
@@ -48,15 +49,20 @@ class Priced:
         return {
             "baseline_ms": self.baseline_ms,
             "choices": [choice.to_dict() for choice in self.choices],
+            "rungs": [rung.to_dict() for rung in self.rungs],
             "skipped": [{"text": text, "reason": reason} for text, reason in self.skipped],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], actions: Mapping[str, Action]) -> Self:
         """Read what `to_dict` wrote; `actions` are the same decisions again, by their text."""
+        choices = {row["text"]: Choice(action=actions[row["text"]], **row) for row in data["choices"]}
         return cls(
             baseline_ms=data["baseline_ms"],
-            choices=tuple(Choice(action=actions[choice["text"]], **choice) for choice in data["choices"]),
+            choices=tuple(choices.values()),
+            rungs=tuple(
+                Rung(**{**row, "choices": tuple(choices[text] for text in row["choices"])}) for row in data["rungs"]
+            ),
             skipped=tuple((row["text"], row["reason"]) for row in data["skipped"]),
         )
 
@@ -114,7 +120,13 @@ def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: fl
             )
         )
     run.progress(Step("pricing decisions", len(actions), len(actions)))
-    return Priced(choices=tuple(choices), baseline_ms=baseline, skipped=tuple(skipped))
+
+    def joint_damage(taken: Sequence[Choice[Action]]) -> float:
+        pruned = apply(original, combine(coupling, [choice.action for choice in taken]))
+        return _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
+
+    rungs = ladder(choices, baseline_ms=baseline, within=inside(coupling), joint_damage=joint_damage)
+    return Priced(choices=tuple(choices), rungs=tuple(rungs), baseline_ms=baseline, skipped=tuple(skipped))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def actions(coupling: Coupling, importance: Importance, *, grid: int) -> list[Ac
 
 
 def inside(coupling: Coupling) -> dict[str, str]:
-    """For each group that lies within a block the subject of that block: with the block gone, its width does not matter."""
+    """For each group inside a block the subject of that block: with the block gone, the group's width is no matter."""
     return {
         group.name: f"block {block.name}"
         for group in coupling.groups
@@ -57,7 +57,7 @@ def inside(coupling: Coupling) -> dict[str, str]:
 
 
 def combine(coupling: Coupling, chosen: Sequence[Action]) -> PrunePlan:
-    """One plan out of several decisions, at most one for each subject; widths inside removed blocks are left out."""
+    """One plan out of several decisions, one for each subject at most; widths inside removed blocks are left out."""
     blocks = [action.subject.removeprefix("block ") for action in chosen if action.removes_block]
     gone = {action.subject for action in chosen if action.removes_block}
     within = inside(coupling)

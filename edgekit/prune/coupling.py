@@ -20,7 +20,8 @@ from torch.fx import Node
 from edgekit.errors import PruneError
 from edgekit.prune.atoms import Atoms
 from edgekit.prune.blocks import ResidualBlock, find_blocks
-from edgekit.prune.rules import RULES, Value, Values, Walk
+from edgekit.prune.rules import RULES
+from edgekit.prune.walk import Value, Values, Walk
 from edgekit.workload import Batch
 
 Members = Mapping[tuple[str, int], tuple[int, ...]]
@@ -153,12 +154,15 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     atoms = Atoms()
     walk = Walk(atoms)
     tensors = _name_inputs(program, walk)
-    unknown: dict[str, int] = defaultdict(int)
+    _freeze_shared(model, tensors, atoms)
+    _freeze_idle(program, tensors, atoms)
+    unknown: dict[tuple[str, str], int] = defaultdict(int)
     for node in program.graph.nodes:
         if node.op == "call_function":
             value = _follow(walk, node)
             if value is None:
-                unknown[str(node.target)] += 1
+                lack = "its rule does not cover this use" if node.target in RULES else "no rule for it"
+                unknown[str(node.target), lack] += 1
                 for source in node.all_input_nodes:
                     walk.pin(walk.values.get(source, ()), f"{node.target} has no rule")
                 value = _blank(node)
@@ -166,7 +170,6 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         elif node.op == "output":
             for source in node.all_input_nodes:
                 walk.pin(walk.values[source], "an output of the model")
-    _freeze_shared(model, tensors, atoms)
     groups = _groups(tensors, atoms)
     producers, scales = _roles(program)
     return Coupling(
@@ -187,12 +190,6 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
             continue
         spec = kinds[node.name]
         value = node.meta.get("val")
-        if not node.users:
-            # Nothing tells how the tensors of an unused module hang together.
-            if isinstance(value, torch.Tensor) and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-                idle = tensors[str(spec.target)] = tuple(walk.atoms.fresh(int(size)) for size in value.shape)
-                walk.pin(idle, "forward does not use it")
-            continue
         if not isinstance(value, torch.Tensor):
             walk.values[node] = ()
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and value.is_floating_point():
@@ -200,6 +197,15 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
         else:
             walk.values[node] = tuple(None for _ in value.shape)
     return tensors
+
+
+def _freeze_idle(program: ExportedProgram, tensors: Mapping[str, Value], atoms: Atoms) -> None:
+    """Nothing tells how the tensors of a module that forward does not use hang together."""
+    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    for spec in program.graph_signature.input_specs:
+        for dim in tensors.get(str(spec.target), ()):
+            if dim is not None and spec.arg.name not in used:
+                atoms.pin(dim, "forward does not use it")
 
 
 def _follow(walk: Walk, node: Node) -> Values | None:
@@ -272,9 +278,11 @@ def _groups(tensors: dict[str, Value], atoms: Atoms) -> tuple[ChannelGroup, ...]
     return tuple(sorted(groups, key=lambda group: min(order[name] for name, _ in group.channels[0])))
 
 
-def _frozen(tensors: dict[str, Value], atoms: Atoms, unknown: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+def _frozen(
+    tensors: dict[str, Value], atoms: Atoms, unknown: Mapping[tuple[str, str], int]
+) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {
-        f"operator {name}": f"no rule for it ({n}×); what it touches stays" for name, n in unknown.items()
+        f"operator {name}": f"{lack} ({n}×); what it touches stays" for (name, lack), n in unknown.items()
     }
     owner: dict[int, str] = {}
     for name, value in tensors.items():

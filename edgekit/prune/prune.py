@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,9 +36,9 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     """What of `model` can be removed, and what cannot, and why.
 
     The graph of `torch.export` shows which channels hang together, index by index. It does not show whether the code
-    takes its sizes from its tensors or has them as numbers. So groups and blocks are probed, half of the channels of each
-    group, chosen at random: what cannot be removed and proved, alone or together with those before it, is frozen with
-    the reason.
+    takes its sizes from its tensors or has them as numbers. So groups and blocks are probed: applied and proved, once
+    with a random half of the channels gone and once with a single one, on weights with noise added, so that a zero that
+    training starts from hides nothing. What fails, alone or with those that passed before it, is frozen with the reason.
 
     Args:
         model: left as it is.
@@ -52,50 +53,67 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     [('0', 8)]
     """
     coupling = couple(model, example)
-    frozen = [*coupling.frozen, *((group.name, "a single channel") for group in coupling.groups if len(group) < 2)]
-    halves = _halves(coupling)
-    kept, blocks = dict(halves), [block.name for block in coupling.blocks]
-    if _fault(model, example, make_plan(coupling, kept, blocks)) is not None:
+    frozen = [
+        *coupling.frozen,
+        *((group.name, "all of its channels hang together") for group in coupling.groups if len(group) < 2),
+    ]
+    groups = [group.name for group in coupling.groups if len(group) > 1]
+    blocks = [block.name for block in coupling.blocks]
+    probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
+    if probe.fault(groups, blocks) is not None:
         # Something is wrong with one of them: take each alone, and then with those that have passed.
-        kept, blocks = {}, []
-        for name, half in halves.items():
-            why = _fault(model, example, make_plan(coupling, {name: half}))
-            why = why or _fault(model, example, make_plan(coupling, {**kept, name: half}))
+        candidates, groups = groups, []
+        for name in candidates:
+            why = probe.fault([name], []) or probe.fault([*groups, name], [])
             if why is None:
-                kept[name] = half
+                groups.append(name)
             else:
                 frozen.append((name, why))
-        for block in coupling.blocks:
-            why = _fault(model, example, make_plan(coupling, blocks=[block.name]))
-            why = why or _fault(model, example, make_plan(coupling, kept, [*blocks, block.name]))
+        candidates, blocks = blocks, []
+        for name in candidates:
+            why = probe.fault([], [name]) or probe.fault(groups, [*blocks, name])
             if why is None:
-                blocks.append(block.name)
+                blocks.append(name)
             else:
-                frozen.append((f"block {block.name}", why))
+                frozen.append((f"block {name}", why))
     return replace(
         coupling,
-        groups=tuple(group for group in coupling.groups if group.name in kept),
+        groups=tuple(group for group in coupling.groups if group.name in groups),
         blocks=tuple(block for block in coupling.blocks if block.name in blocks),
         frozen=tuple(frozen),
     )
 
 
-def _halves(coupling: Coupling) -> dict[str, list[int]]:
-    """Half of the channels of each group, another half for each: what depends on their number or place shows."""
-    generator = np.random.default_rng(0)
-    return {
-        group.name: sorted(generator.permutation(len(group))[: len(group) // 2].tolist())
-        for group in coupling.groups
-        if len(group) > 1
-    }
+def _stirred(model: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in twin.parameters():
+            if value.is_floating_point():
+                noise = torch.randn(value.shape, generator=generator).to(value)
+                value.add_(noise * 0.1 * (value.square().mean().sqrt() or 1.0))
+    return twin
 
 
-def _fault(model: nn.Module, example: Batch, plan: PrunePlan) -> str | None:
-    try:
-        prove(model, apply(model, plan), plan, example, noise=0)
-    except PruneError as error:
-        return error.problem
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    model: nn.Module
+    example: Batch
+    coupling: Coupling
+
+    def fault(self, groups: Sequence[str], blocks: Sequence[str]) -> str | None:
+        """Why these cannot go together, if so."""
+        generator = np.random.default_rng(0)
+        orders = {name: generator.permutation(len(self.coupling.group(name))).tolist() for name in groups}
+        halves = {name: order[: len(order) // 2] for name, order in orders.items()}
+        singles = {name: order[:-1] for name, order in orders.items()}
+        for kept in (halves, singles):
+            plan = make_plan(self.coupling, kept, blocks)
+            try:
+                prove(self.model, apply(self.model, plan), plan, self.example, noise=0)
+            except PruneError as error:
+                return error.problem
+        return None
 
 
 def prune(model: nn.Module, example: Batch, plan: PrunePlan) -> Pruned:

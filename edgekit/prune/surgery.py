@@ -53,14 +53,30 @@ def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> t
 
 
 def check_fit(model: nn.Module, plan: PrunePlan) -> None:
-    """Raise a `PruneError` unless the plan was made for a model with these tensors."""
-    found = fingerprint(tensor_sizes(model))
+    """Raise a `PruneError` unless the plan was made for a model with these tensors, and removes what there is."""
+    sizes = tensor_sizes(model)
+    found = fingerprint(sizes)
     if found != plan.fingerprint:
         raise PruneError(
             f"the model's tensors have fingerprint {found[:12]}",
             where=type(model).__name__,
             rule=f"the plan was made for {plan.fingerprint[:12]}",
             way_out="apply it to the model it was made for, or prune this one",
+        )
+    wrong = [
+        f"from {name!r} dim {axis}"
+        for name, axes in plan.slices.items()
+        for axis, indexes in axes.items()
+        if not (0 <= axis < len(sizes.get(name, ())) and all(0 <= index < sizes[name][axis] for index in indexes))
+    ]
+    modules = dict(model.named_modules())
+    wrong += [repr(name) for block in plan.blocks for name in (block.last, *block.modules) if name not in modules]
+    if wrong:
+        raise PruneError(
+            f"the plan removes {wrong[0]}",
+            where=type(model).__name__,
+            rule="tensors, indexes and modules that the model has",
+            way_out="the plan was edited; prune again",
         )
 
 
@@ -131,7 +147,10 @@ def _resize(module: nn.Module) -> None:
             module.groups = module.out_channels // per_group
         module.in_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, TRANSPOSED):
+        per_group = module.in_channels // module.groups
         module.in_channels = module.weight.shape[0]
+        if module.groups > 1:
+            module.groups = module.in_channels // per_group
         module.out_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape

@@ -1,7 +1,9 @@
 """Quantization for ONNX Runtime: int8 exactly where a kernel fuses, and the reason wherever not."""
 
-from edgekit.quantize.plan import NodePlacement, QuantPlan, Quantized, Scale
-from edgekit.quantize.quantize import apply_plan, plan_quantization, quantize, sqnr_db
+from edgekit.quantize.applying import apply_plan
+from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan, Scale
+from edgekit.quantize.planning import plan_quantization
+from edgekit.quantize.quantize import quantize, sqnr_db
 
 __all__ = [
     "NodePlacement",

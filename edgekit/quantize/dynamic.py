@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer, replace
+from edgekit.quantize.macs import macs
 from edgekit.quantize.ranges import quantized_weight, weight_scales
 
 CONTRIB = "com.microsoft"
@@ -15,21 +16,26 @@ CONTRIB = "com.microsoft"
 
 def refusals(graph: ir.Graph) -> dict[str, str]:
     """For every node that dynamic int8 leaves in fp32 the reason."""
-    found = {}
-    for node in graph:
-        if node.op_type == "LSTM":
-            why = _lstm_refusal(node)
-        elif node.op_type in ("MatMul", "Gemm"):
-            why = _product_refusal(node)
-        elif node.op_type == "Conv":
-            why = "a convolution on dynamically quantized activations is slower than in fp32"
-        elif node.op_type == "GRU":
-            why = "ONNX Runtime has no int8 kernel for GRU"
-        else:
-            why = f"dynamic int8 is for matrix products and LSTM, not for {node.op_type}"
-        if why is not None:
-            found[str(node.name)] = why
-    return found
+    found = {str(node.name): _refusal(node) for node in graph}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def is_better(graph: ir.Graph) -> bool:
+    """Whether most of a graph's arithmetic is in LSTMs and matrix products rather than in convolutions."""
+    convolved = sum(macs(node) for node in graph if node.op_type == "Conv")
+    return sum(map(macs, graph)) > 2 * convolved or not convolved
+
+
+def _refusal(node: ir.Node) -> str | None:
+    if node.op_type == "LSTM":
+        return _lstm_refusal(node)
+    if node.op_type in ("MatMul", "Gemm"):
+        return _product_refusal(node)
+    if node.op_type == "Conv":
+        return "a convolution on dynamically quantized activations is slower than in fp32"
+    if node.op_type == "GRU":
+        return "ONNX Runtime has no int8 kernel for GRU"
+    return f"dynamic int8 is for matrix products and LSTM, not for {node.op_type}"
 
 
 def convert(model: ir.Model, nodes: frozenset[str], weight_limit: int) -> None:
@@ -69,7 +75,7 @@ def _product_refusal(node: ir.Node) -> str | None:
 
 
 def _lstm(graph: ir.Graph, node: ir.Node, limit: int) -> None:
-    """com.microsoft.DynamicQuantizeLSTM takes weights as [directions, inputs, 4 * hidden] and a scale for each column."""
+    """Write DynamicQuantizeLSTM: weights as [directions, inputs, 4 * hidden] and a scale for each column."""
     inputs: list[ir.Value | None] = list(node.inputs) + [None] * (8 - len(node.inputs))
     scales, zeros = [], []
     for index, stem in ((1, "W"), (2, "R")):

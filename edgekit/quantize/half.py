@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import onnx_ir as ir
 
 
-def convert(model: ir.Model, path: Path) -> None:
-    """Write `model` with fp16 computation to `path`; operators that fp16 harms are left in fp32 by the converter's own list."""
+def converted(model: ir.Model) -> ir.Model:
+    """`model` with fp16 computation; operators that fp16 harms are left in fp32 by the converter's own list."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with warnings.catch_warnings():
         # Weights below fp16's smallest number become that number; the validation says whether this matters.
         warnings.filterwarnings("ignore", message=".*(truncated|float16).*")
-        half = convert_float_to_float16(ir.to_proto(model), keep_io_types=True)
-    converted = ir.from_proto(half)
-    converted.graph.sort()  # The converter appends its casts at the end.
-    ir.save(converted, path)
+        half = ir.from_proto(convert_float_to_float16(ir.to_proto(model), keep_io_types=True))
+    half.graph.sort()  # The converter appends its casts at the end.
+    return half

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,68 +14,111 @@ from edgekit.device.session import open_session
 from edgekit.quantize.plan import NodePlacement, QuantPlan
 
 INT8_KERNELS = frozenset(
-    {"ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm"}
+    {
+        "ConvInteger",
+        "MatMulInteger",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat",
+        "QGemm",
+        "QLinearConv",
+    }
 )
-FLOAT_KERNELS_OF = {
-    "Conv": ("Conv", "FusedConv", "NhwcFusedConv"),
-    "Gemm": ("Gemm", "FusedGemm"),
-    "MatMul": ("MatMul", "FusedMatMul"),
-}
+MOVERS = frozenset(
+    {
+        "Concat",
+        "DepthToSpace",
+        "Flatten",
+        "Identity",
+        "MaxPool",
+        "NhwcMaxPool",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+        "Upsample",
+    }
+)
+"""Operators that work on whatever type comes in."""
+_ADDED = re.compile(r"(_token_\d+|_nchwc|_nhwc|/[A-Za-z]+Fusion[A-Za-z]*/?)+$")
+"""What ONNX Runtime appends to the name of a node that it changes."""
 
 
-def optimized(path: Path, folder: Path) -> ir.Model:
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The nodes of an optimized graph, by what made a value and by their original name."""
+
+    nodes: tuple[ir.Node, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each operator occurs."""
+        return dict(sorted(Counter(node.op_type for node in self.nodes).items()))
+
+    def made(self, value: str) -> ir.Node | None:
+        """The node that makes a value."""
+        return next((node for node in self.nodes if any(output.name == value for output in node.outputs)), None)
+
+    def called(self, name: str) -> ir.Node | None:
+        """The node that still has the name of a node of the source."""
+        return next((node for node in self.nodes if _ADDED.sub("", str(node.name)) == name), None)
+
+
+def kernels_of(path: Path) -> Kernels:
     """The graph that ONNX Runtime makes of a file on this machine's CPU."""
-    target = folder / "optimized.onnx"
-    open_session(path, threads=1, optimized_path=target)
-    return ir.load(target)
+    with tempfile.TemporaryDirectory(prefix="edgekit-kernels-") as folder:
+        target = Path(folder) / "optimized.onnx"
+        open_session(path, threads=1, optimized_path=target)
+        return Kernels(tuple(ir.load(target).graph))
 
 
-def is_int8(op: str) -> bool:
-    """Whether an operator of an optimized graph computes on 8-bit integers."""
-    return op.startswith("QLinear") or op in INT8_KERNELS
+def placements(source: ir.Model, plan: QuantPlan, kernels: Kernels) -> tuple[NodePlacement, ...]:
+    """What became of each node of `source`, the rewritten fp32 graph.
 
-
-def read(
-    source: ir.Model, plan: QuantPlan, path: Path, folder: Path
-) -> tuple[tuple[NodePlacement, ...], Mapping[str, int]]:
-    """What became of each node of `source`, and the operators of the optimized graph with their counts.
-
-    A node counts as int8 only if the optimized graph has a kernel that gives its value, or its place in the chain, in
-    int8; a planned one whose fp32 kernel is still there is reported as not fused.
+    A planned node counts as int8 only if the optimized graph computes it, or the operator that it was merged into, on
+    8-bit integers; one whose fp32 kernel is still there is reported as not fused.
     """
-    graph = optimized(path, folder).graph
-    kernels = Counter(node.op_type for node in graph)
-    float_values = {value.name for node in graph for value in node.outputs if _is_plain_float(node)}
-    rows = []
     planned = set(plan.nodes)
+    rows = []
     for node in source.graph:
-        name = str(node.name)
-        if name not in planned:
-            rows.append(
-                NodePlacement(name=name, op=node.op_type, precision=_other(plan), reason=plan.reasons.get(name, ""))
-            )
-            continue
-        left = [value.name for value in node.outputs if value.name in float_values]
-        rows.append(
-            NodePlacement(
-                name=name,
-                op=node.op_type,
-                precision="fp32" if left else "int8",
-                reason="planned, but ONNX Runtime did not fuse it" if left else "fused",
-            )
-        )
-    return tuple(rows), dict(sorted(kernels.items()))
+        name, precision, reason = str(node.name), "fp32", plan.reasons.get(str(node.name), "")
+        if name in planned:
+            kernel = _kernel(node, kernels)
+            if kernel is not None and not is_int8(kernel):
+                reason = f"planned, but ONNX Runtime runs it as {kernel.op_type} in fp32"
+            else:
+                precision = "int8"
+                reason = "merged into a neighbour" if kernel is None else f"runs as {kernel.op_type}"
+        rows.append(NodePlacement(name=name, op=node.op_type, precision=precision, reason=reason))
+    return tuple(rows)
 
 
-def _is_plain_float(node: ir.Node) -> bool:
-    return not is_int8(node.op_type) and node.op_type not in (
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "Cast",
-        "Mul",
-        "Add",
-    )
+def is_int8(kernel: ir.Node) -> bool:
+    """Whether a node of an optimized graph works on 8-bit integers."""
+    if kernel.op_type.startswith("QLinear") or kernel.op_type in INT8_KERNELS:
+        return True
+    if kernel.op_type not in MOVERS:
+        return False
+    for value in kernel.inputs:
+        maker = value.producer() if value is not None else None
+        if maker is not None and maker.op_type not in ("DequantizeLinear", "Constant"):
+            return maker.op_type == "QuantizeLinear" or is_int8(maker)
+    return False
 
 
-def _other(plan: QuantPlan) -> str:
-    return "fp16" if plan.scheme == "half" else "fp32"
+def _kernel(node: ir.Node, kernels: Kernels) -> ir.Node | None:
+    """The node of the optimized graph that stands for a node of the source, or None if it was merged into another."""
+    name, value = str(node.name), str(node.outputs[0].name)
+    by_name = kernels.called(name) or kernels.called(f"{name}_int8")
+    if by_name is not None:
+        return by_name
+    made = kernels.made(f"{value}_int8") or kernels.made(value)
+    while made is not None and made.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        maker = made.inputs[0].producer() if made.inputs[0] is not None else None
+        if made.op_type == "QuantizeLinear" and maker is not None and maker.op_type == "DequantizeLinear":
+            return None
+        made = maker
+    return made

@@ -15,6 +15,10 @@ def exact(value, error=0.0):
     return Estimate(value=value, low=value - 1.96 * error, high=value + 1.96 * error, n=100)
 
 
+def added_up(taken):
+    return sum(choice.damage for choice in taken)
+
+
 @pytest.fixture
 def candidate(tmp_path):
     def make(stage, drop, latency_ms, *, error=0.1, size=1000, number=1):
@@ -65,7 +69,7 @@ def test_the_ladder_takes_what_costs_least_per_gain_first_and_adds_up():
         Choice(action=name, subject=name, text=name, damage=damage, gain_ms=gain)
         for name, damage, gain in (("dear", 1.0, 0.2), ("cheap", 0.1, 0.2), ("useless", 0.0, -0.01))
     ]
-    rungs = ladder(choices, baseline_ms=1.0)
+    rungs = ladder(choices, baseline_ms=1.0, within={}, joint_damage=added_up)
     assert [[choice.subject for choice in rung.choices] for rung in rungs] == [["cheap"], ["cheap", "dear"]]
     assert [rung.predicted_ratio for rung in rungs] == pytest.approx([1 / 0.8, 1 / 0.6])
     assert [rung.predicted_ms for rung in rungs] == pytest.approx([0.8, 0.6])
@@ -77,13 +81,29 @@ def test_one_choice_a_subject_and_none_inside_a_removed_block():
         Choice(action=2, subject="g", text="g: 64 -> 16", damage=0.3, gain_ms=0.4),
         Choice(action=3, subject="block b", text="remove b", damage=0.9, gain_ms=0.5),
     ]
-    rungs = ladder(choices, baseline_ms=1.0, within={"g": "block b"})
+    rungs = ladder(choices, baseline_ms=1.0, within={"g": "block b"}, joint_damage=added_up)
     assert [[choice.text for choice in rung.choices] for rung in rungs] == [
         ["g: 64 -> 32"],
         ["g: 64 -> 16"],
         ["remove b"],
     ]
     assert rungs[-1].predicted_ms == pytest.approx(0.5)
+
+
+def test_damage_is_measured_together_and_not_added_up():
+    choices = [
+        Choice(action=name, subject=name, text=name, damage=damage, gain_ms=0.2)
+        for name, damage in (("first", 0.1), ("twin", 0.11), ("other", 0.2))
+    ]
+
+    def joint(taken):
+        # With its twin gone, the second of the two is worth ten times as much.
+        names = {choice.subject for choice in taken}
+        return added_up(taken) + (1.0 if {"first", "twin"} <= names else 0.0)
+
+    rungs = ladder(choices, baseline_ms=1.0, within={}, joint_damage=joint)
+    assert [[choice.subject for choice in rung.choices] for rung in rungs[:2]] == [["first"], ["first", "other"]]
+    assert [rung.damage for rung in rungs] == pytest.approx([0.1, 0.3, 1.41])
 
 
 def test_budget_names_what_is_broken():

@@ -9,11 +9,20 @@ import onnx_ir as ir
 
 from edgekit.quantize.graph import drop_unused_initializers
 from edgekit.quantize.rewrites.batchnorm import fold_batchnorm
+from edgekit.quantize.rewrites.channelwise import average_pools_to_convolutions, norms_to_convolutions
 from edgekit.quantize.rewrites.no_ops import remove_no_ops
 from edgekit.quantize.rewrites.pooling import pool_spatial_means
 from edgekit.quantize.rewrites.shortcuts import shortcuts_to_convolutions
 
-PASSES = (remove_no_ops, fold_batchnorm, shortcuts_to_convolutions, pool_spatial_means)
+PASSES = (
+    remove_no_ops,
+    fold_batchnorm,
+    norms_to_convolutions,
+    shortcuts_to_convolutions,
+    pool_spatial_means,
+    average_pools_to_convolutions,
+)
+"""In this order: what does not fold becomes a convolution of its own."""
 
 
 def rewrite(model: ir.Model) -> int:
@@ -24,7 +33,10 @@ def rewrite(model: ir.Model) -> int:
 
 
 __all__ = [
+    "PASSES",
+    "average_pools_to_convolutions",
     "fold_batchnorm",
+    "norms_to_convolutions",
     "pool_spatial_means",
     "remove_no_ops",
     "rewrite",

@@ -80,7 +80,9 @@ def _steps(node: ir.Node) -> list[int] | None:
         return None
     result = [1, 1]
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    for start, end, axis, step in zip(starts, ends, axes, np.ones_like(starts) if steps is None else steps, strict=True):
+    for start, end, axis, step in zip(
+        starts, ends, axes, np.ones_like(starts) if steps is None else steps, strict=True
+    ):
         size = shape[int(axis)] if shape is not None else None
         whole = start == 0 and end >= (size if isinstance(size, int) else np.iinfo(np.int32).max)
         place = int(axis) % 4 - 2  # of an image: batch and channels come out negative

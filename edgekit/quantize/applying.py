@@ -1,0 +1,80 @@
+"""Writing the file that a plan describes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from edgekit.errors import QuantizeError
+from edgekit.quantize import dynamic, half
+from edgekit.quantize.graph import load
+from edgekit.quantize.placement import place
+from edgekit.quantize.plan import QuantPlan
+from edgekit.quantize.qdq import insert
+from edgekit.quantize.rewrites import rewrite
+from edgekit.store import write_atomic
+
+RECIPE = "edgekit.quantized"
+"""The metadata property of a quantized file that says, as JSON, how it was made."""
+
+
+def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
+    """Write the quantized file that `plan` describes: one file, checked by onnx, with the recipe in its metadata.
+
+    Raises:
+        QuantizeError: the plan was not made for this file.
+        StoreError: the file cannot be written.
+    """
+    graph = load(model)
+    if plan.scheme == "half":
+        graph = half.converted(graph)
+    else:
+        if plan.scheme == "static":
+            rewrite(graph)
+        _check_nodes(graph.graph, plan, model)
+        recurrent = {str(node.name) for node in graph.graph if node.op_type == "LSTM"}
+        if plan.scheme == "static":
+            _insert(graph, plan, frozenset(plan.nodes) - recurrent, model)
+        at_run_time = frozenset(plan.nodes) & (recurrent if plan.scheme == "static" else set(plan.nodes))
+        if at_run_time:
+            dynamic.convert(graph, at_run_time, plan.weight_limit)
+    graph.metadata_props[RECIPE] = json.dumps(
+        {
+            "scheme": plan.scheme,
+            "target": plan.target,
+            "ranges": plan.ranges,
+            "weight_limit": plan.weight_limit,
+            "bias_correction": bool(plan.bias_shift),
+            "int8_nodes": len(plan.nodes),
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="edgekit-quantize-") as folder:
+        temporary = Path(folder) / "model.onnx"
+        ir.save(graph, temporary)
+        onnx.checker.check_model(onnx.load(temporary))
+        write_atomic(path, temporary.read_bytes())
+
+
+def _insert(graph: ir.Model, plan: QuantPlan, nodes: frozenset[str], model: Path) -> None:
+    placement = place(graph.graph, plan.target, keep_float=plan.reasons)
+    odd = sorted(placement.nodes ^ nodes) or sorted(placement.quantized - set(plan.activations))
+    if odd:
+        raise QuantizeError(
+            f"the plan and the rules of placement differ on {', '.join(odd[:5])}",
+            where=str(model),
+            rule="every node is either in the plan's nodes or has its reason; values between int8 nodes have scales",
+            way_out="plan again; nodes that shall stay in fp32 are named in keep_float",
+        )
+    insert(graph, placement, plan)
+
+
+def _check_nodes(graph: ir.Graph, plan: QuantPlan, model: Path) -> None:
+    missing = set(plan.nodes) - {str(node.name) for node in graph}
+    if missing:
+        raise QuantizeError(
+            f"no nodes {', '.join(sorted(missing)[:5])}", where=str(model), rule="the file that the plan was made for"
+        )
