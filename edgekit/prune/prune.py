@@ -38,7 +38,8 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     The graph of `torch.export` shows which channels hang together, index by index. It does not show whether the code
     takes its sizes from its tensors or has them as numbers. So groups and blocks are probed: applied and proved, once
     with a random half of the channels gone and once with a single one, on weights with noise added, so that a zero that
-    training starts from hides nothing. What fails, alone or with those that passed before it, is frozen with the reason.
+    training starts from hides nothing. What fails, alone or with those that passed before it, is frozen, with the
+    reason.
 
     Args:
         model: left as it is.
@@ -60,7 +61,8 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     groups = [group.name for group in coupling.groups if len(group) > 1]
     blocks = [block.name for block in coupling.blocks]
     probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
-    if probe.fault(groups, blocks) is not None:
+    # A removed block hides what goes on inside it, so that groups go without blocks first.
+    if (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
         # Something is wrong with one of them: take each alone, and then with those that have passed.
         candidates, groups = groups, []
         for name in candidates:

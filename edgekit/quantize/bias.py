@@ -39,6 +39,8 @@ def bias_shifts(
     weights alone, on fp32 inputs, all in one run.
     """
     layers = [n for n in model.graph if n.name in placement.nodes and n.op_type in ("Conv", "Gemm")]
+    if not layers:
+        return {}
     samples = sum(max((len(array) for array in feeds.values() if array.ndim), default=1) for feeds in batches)
     if len(layers) / 2 * samples * sum(map(macs, layers)) > SEQUENTIAL_MACS:
         return _of_weights(model, layers, plan, batches)
@@ -63,7 +65,7 @@ def _sequential(
 
 
 def _of_weights(model: ir.Model, layers: list[ir.Node], plan: QuantPlan, batches: Sequence[Feeds]) -> Shifts:
-    """Give every layer a twin whose weights are the errors of rounding: its mean output is the shift, borders included."""
+    """Give every layer a twin whose weights are the errors of rounding: its mean output is the shift."""
     copy = model.clone()
     graph, names = copy.graph, {str(layer.name) for layer in layers}
     errors: dict[str, str] = {}

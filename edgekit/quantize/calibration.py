@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgekit.device.session import open_session
 from edgekit.errors import QuantizeError
@@ -74,8 +74,8 @@ def channel_means(model: ir.Model, values: Sequence[str], calibration: Iterable[
         outputs.append(value)
     graph.outputs.clear()
     graph.outputs.extend(outputs)
-    ir.passes.common.RemoveUnusedNodesPass()(twin)
-    session = open_session(ir.to_proto(twin).SerializeToString(), threads=0)
+    RemoveUnusedNodesPass()(twin)
+    session = open_session(_serialized(twin), threads=0)
     known = {tensor.name for tensor in session.get_inputs()}
     sums = [np.zeros(1) for _ in values]
     count = 0
@@ -111,10 +111,15 @@ def _with_outputs(model: ir.Model, values: Iterable[str]) -> bytes:
     twin = model.clone()
     wanted = set(values) - {value.name for value in twin.graph.outputs}
     twin.graph.outputs.extend(_typed(value) for node in twin.graph for value in node.outputs if value.name in wanted)
-    return ir.to_proto(twin).SerializeToString()
+    return _serialized(twin)
 
 
 def _typed(value: ir.Value) -> ir.Value:
     if value.type is None:
         value.type = ir.TensorType(ir.DataType.FLOAT)
     return value
+
+
+def _serialized(model: ir.Model) -> bytes:
+    data: bytes = ir.to_proto(model).SerializeToString()
+    return data

@@ -12,6 +12,9 @@ from edgekit.quantize.macs import macs
 from edgekit.quantize.ranges import quantized_weight, weight_scales
 
 CONTRIB = "com.microsoft"
+LEAST_HIDDEN = 48
+"""Measured on AVX512-VNNI, one sample at a time: DynamicQuantizeLSTM runs at 0.8x of fp32 for a hidden size of 32, at
+1.3x for 64, 1.9x for 128 and 2.8x for 256."""
 
 
 def refusals(graph: ir.Graph) -> dict[str, str]:
@@ -56,6 +59,9 @@ def convert(model: ir.Model, nodes: frozenset[str], weight_limit: int) -> None:
 def _lstm_refusal(node: ir.Node) -> str | None:
     if constant(node.inputs[1]) is None or constant(node.inputs[2]) is None:
         return "its weights are computed"
+    hidden = node.attributes["hidden_size"].as_int() if "hidden_size" in node.attributes else 0
+    if hidden < LEAST_HIDDEN:
+        return f"with a hidden size below {LEAST_HIDDEN} int8 is slower than fp32"
     if len(node.inputs) > 7 and node.inputs[7] is not None:
         return "peephole weights are kept in fp32"
     if "layout" in node.attributes and node.attributes["layout"].as_int():

@@ -16,4 +16,5 @@ def converted(model: ir.Model) -> ir.Model:
         warnings.filterwarnings("ignore", message=".*(truncated|float16).*")
         half = ir.from_proto(convert_float_to_float16(ir.to_proto(model), keep_io_types=True))
     half.graph.sort()  # The converter appends its casts at the end.
+    assert isinstance(half, ir.Model)
     return half

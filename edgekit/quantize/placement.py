@@ -114,7 +114,7 @@ def _refusal(node: ir.Node, target: str, placement: Placement) -> str | None:
         if why is not None or kind in COMPUTE:
             return why
     if kind in ("Relu", "Clip"):
-        return "it follows no int8 kernel that it could be fused into"
+        return "what it follows runs in fp32"
     if kind in ELEMENTWISE | {"Concat"}:
         return None if any(_from_int8(value, placement) for value in node.inputs) else "its inputs come in fp32"
     if kind in UNARY | SAME_SCALE:

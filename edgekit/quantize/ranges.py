@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -85,10 +86,10 @@ def choose(histogram: Histogram, method: Method, levels: int = 256) -> tuple[flo
         share = np.cumsum(counts) / counts.sum()
         outside = (1 - PERCENTILE / 100) / 2
         below = float(centres[np.searchsorted(share, outside)])
-        above = float(centres[min(np.searchsorted(share, 1 - outside), len(centres) - 1)])
+        above = float(centres[min(int(np.searchsorted(share, 1 - outside)), len(centres) - 1)])
         return max(low, min(below, 0.0)), min(high, max(above, 0.0))
-    best, least = (low, high), np.inf
-    for shrink in np.linspace(1.0, 0.2, SHRINKS):
+    best, least = (low, high), math.inf
+    for shrink in np.linspace(1.0, 0.2, SHRINKS).tolist():
         bottom, top = low * shrink, high * shrink
         step = (top - bottom) / (levels - 1)
         zero = np.round(-bottom / step)
@@ -102,10 +103,10 @@ def choose(histogram: Histogram, method: Method, levels: int = 256) -> tuple[flo
 def affine(low: float, high: float, dtype: str) -> tuple[float, int]:
     """Scale and zero point that map [low, high] to all 256 integers of `uint8` or `int8`; zero is exact.
 
-    >>> affine(0.0, 2.55, "uint8")
-    (0.01, 0)
-    >>> affine(0.0, 2.55, "int8")
-    (0.01, -128)
+    >>> affine(0.0, 127.5, "uint8")
+    (0.5, 0)
+    >>> affine(0.0, 127.5, "int8")
+    (0.5, -128)
     """
     smallest = 0 if dtype == "uint8" else -128
     scale = (high - low) / 255

@@ -11,7 +11,7 @@ from edgekit.quantize.graph import constant, initializer, replace
 
 
 def norms_to_convolutions(graph: ir.Graph) -> int:
-    """Write a BatchNormalization that does not fold (after an addition, a concatenation) as a 1x1 depthwise convolution.
+    """Write a BatchNormalization that does not fold (behind an addition, a concatenation) as a depthwise convolution.
 
     A ReLU that follows then fuses into it, as in pre-activation residual networks and DenseNets.
     """
@@ -75,5 +75,10 @@ def _put_depthwise(
     inputs = [node.inputs[0], initializer(graph, f"{name}.kernel", kernel.astype(np.float32))]
     if bias is not None:
         inputs.append(initializer(graph, f"{name}.kernel_bias", bias.astype(np.float32)))
-    shape = {"kernel_shape": list(kernel.shape[2:]), "group": len(kernel)}
-    replace(graph, node, ir.node("Conv", inputs, {**attributes, **shape}, name=f"{node.name}_as_conv"))
+    convolution = ir.node(
+        "Conv",
+        inputs,
+        {**attributes, "kernel_shape": list(kernel.shape[2:]), "group": len(kernel)},
+        name=f"{node.name}_as_conv",
+    )
+    replace(graph, node, convolution)
