@@ -14,6 +14,7 @@ from edgekit.compress.finish import Candidate, finish
 from edgekit.compress.pricing import Priced, price
 from edgekit.compress.rounds import Outcome, Round, rounds
 from edgekit.compress.run import Run
+from edgekit.compress.screening import Screened, screen
 from edgekit.compress.settings import Settings
 from edgekit.compress.stages import (
     File,
@@ -94,12 +95,15 @@ class _Job:
         notes = [f"int8: {int8}"] if isinstance(int8, str) else []
         coupling = self._coupling(notes)
         priced: Priced | None = None
+        screened: list[Screened] = []
         done: list[Round] = []
         if coupling is not None and isinstance(int8, File):
             priced = self._priced(coupling)
+            screened = screen(self.run, priced.rungs, coupling)
             done = rounds(
                 self.run,
                 priced.rungs,
+                screened,
                 coupling,
                 lambda number, model, key: self._judge(number, model, key, plain),
                 reserve_s=RESERVE_SHARE * self.run.budget.time_s,
@@ -109,7 +113,7 @@ class _Job:
             self.root,
             self.candidates,
             done=done,
-            priced={} if priced is None else priced.to_dict(),
+            priced={} if priced is None else {**priced.to_dict(), "screened": [each.to_dict() for each in screened]},
             notes=notes,
         )
 

@@ -1,32 +1,33 @@
-"""Rounds of pruning and recovery, from mild to bold, until the budget or the time ends."""
+"""Rounds of pruning and recovery: aim at the rung that should just hold the budget, then go where the result points."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from edgekit.compress.budget import Budget
 from edgekit.compress.ladder import Rung
+from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
-from edgekit.compress.settings import Settings
-from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
-from edgekit.prune import Action, Coupling, PrunePlan, combine, lift, prune, replay, save
+from edgekit.compress.screening import Screened
+from edgekit.prune import Action, Coupling, combine
 from edgekit.stats import Estimate
-from edgekit.store import write_json
-from edgekit.training import FitConfig
-from edgekit.workload import digest_of, loader
+from edgekit.workload import digest_of
 
+ROUND_SHARE = 0.55
+"""Of the time that is left, for one recovery."""
+LAST_SHARE = 0.2
+"""What a round would leave below this share of the time budget it takes as well."""
 MIN_ROUND_SHARE = 0.08
 """A round with less than this share of the time budget would end before it recovers anything."""
-PLANNED_ROUNDS = 3
 NEAR = 3.0
 """A miss of less than this many times the allowed drop is worth another round of recovery; a larger one is not."""
-NORM_BATCH, NORM_SAMPLES = 128, 512
+AGAIN_RATE = 0.3
+"""Share of the learning rate for going on with a rung: most of the way is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +46,14 @@ Judge = Callable[[int, nn.Module, dict[str, Any]], Outcome]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """A finished round: its plan, the folder with the recovered weights, and what it led to."""
+    """A finished round: its rung, its weights, and what it led to."""
 
     number: int
     rung: int
     predicted_ratio: float
-    plan: PrunePlan
-    folder: Path
+    recovered: Recovered
     outcome: Outcome
     holds: bool
-    fit: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -62,7 +61,7 @@ class Round:
             "round": self.number,
             "rung": self.rung,
             "predicted_ratio_to_int8": self.predicted_ratio,
-            "decisions": str(self.plan).splitlines(),
+            "decisions": str(self.recovered.plan).splitlines(),
             "selection": {
                 "file": self.outcome.stage,
                 "drop": self.outcome.drop.to_dict(),
@@ -70,116 +69,95 @@ class Round:
                 "size_bytes": self.outcome.size_bytes,
             },
             "holds_with_margin": self.holds,
-            "fit": self.fit,
+            "fit": json.loads((self.recovered.folder / "fit.json").read_text()),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Next:
+    """What to do next: a rung, and whether it is the last round's again."""
+
+    rung: int
+    again: bool = False
 
 
 def rounds(
     run: Run,
     rungs: Sequence[Rung[Action]],
+    screened: Sequence[Screened],
     coupling: Coupling,
     judge: Judge,
     *,
     reserve_s: float,
 ) -> list[Round]:
-    """Go up the ladder while the budget holds on the selection split; after a near miss stay, and recover once more.
+    """Recover the rung that `screened` promises, then the next bolder one while the budget holds on selection.
 
-    Each round starts from the weights of the one before it, so that recovery adds up. `judge` exports, quantizes and
-    scores a recovered model on the selection split. `reserve_s` is kept for the final measurements.
+    After a near miss the same rung is recovered once more, more gently; after a far one, or a second one, a milder rung
+    has its turn unless one holds already. `judge` exports, quantizes and scores a recovered model on the selection
+    split. `reserve_s` is kept for the final measurements.
     """
     done: list[Round] = []
-    budget, settings = run.budget, run.settings
-    rung = _first_rung(rungs, budget)
-    while rung < len(rungs) and len(done) < settings.max_rounds:
+    budget = run.budget
+    following = Next(rung=first_rung(rungs, screened, budget)) if rungs else None
+    while following is not None and len(done) < run.settings.max_rounds:
         usable = run.left_s - reserve_s
         if usable < MIN_ROUND_SHARE * budget.time_s:
             break
-        again = bool(done) and done[-1].rung == rung
-        planned = 1 if again else max(1, min(PLANNED_ROUNDS, settings.max_rounds) - len(done))
-        plan = combine(coupling, [choice.action for choice in rungs[rung].choices])
-        folder = _recovered(run, plan, done, deadline_s=usable / planned)
-        recovered = replay(run.workload.factory, folder)
-        outcome = judge(len(done) + 1, recovered, {"weights": digest_of(recovered), "plan": plan.to_dict()})
-        finished = Round(
-            number=len(done) + 1,
-            rung=rung,
-            predicted_ratio=rungs[rung].predicted_ratio,
-            plan=plan,
-            folder=folder,
-            outcome=outcome,
-            holds=not budget.broken(drop=budget.cautious(outcome.drop), latency_ms=0.0, size_bytes=0),
-            fit=json.loads((folder / "fit.json").read_text()),
+        spare = (1 - ROUND_SHARE) * usable
+        rung, number = following.rung, len(done) + 1
+        recovered = recover(
+            run,
+            f"recovering-round-{number}",
+            combine(coupling, [choice.action for choice in rungs[rung].choices]),
+            _start(rung, done, screened),
+            deadline_s=usable if spare < LAST_SHARE * budget.time_s else ROUND_SHARE * usable,
+            seed=number,
+            rate=AGAIN_RATE if following.again else 1.0,
         )
-        done.append(finished)
-        if finished.holds:
-            rung += 1
-        elif again or not _near(finished.outcome, budget):
-            break
+        model = recovered.model(run)
+        outcome = judge(number, model, {"weights": digest_of(model), "plan": recovered.plan.to_dict()})
+        done.append(
+            Round(
+                number=number,
+                rung=rung,
+                predicted_ratio=rungs[rung].predicted_ratio,
+                recovered=recovered,
+                outcome=outcome,
+                holds=not budget.broken(drop=budget.cautious(outcome.drop), latency_ms=0.0, size_bytes=0),
+            )
+        )
+        following = next_step(done, len(rungs), budget)
     return done
 
 
-def _recovered(run: Run, plan: PrunePlan, done: Sequence[Round], *, deadline_s: float) -> Path:
-    """The folder with a pruned and recovered model, which starts from what the last round has recovered."""
-    number, workload, settings, teacher = len(done) + 1, run.workload, run.settings, run.model
-    before = done[-1] if done else None
-    start = lift(teacher, replay(workload.factory, before.folder), before.plan) if before else teacher
-    key = {
-        "plan": plan.to_dict(),
-        "start": digest_of(start),
-        "settings": _recovery_key(settings),
-        "time": round(deadline_s),
-    }
-
-    def make(folder: Path) -> float:
-        pruned = prune(start, workload.example(2), plan)
-        norms = loader(
-            workload.splits.calibration,
-            NORM_BATCH,
-            model=teacher,
-            seed=settings.seed,
-            limit=NORM_SAMPLES,
-            drop_last=True,
-        )
-        result = distill(
-            reestimate_batchnorm(pruned.model, norms),
-            teacher,
-            workload.splits.train,
-            workload.task,
-            DistillConfig(
-                fit=FitConfig(
-                    epochs=settings.recovery_epochs,
-                    learning_rate=settings.learning_rate,
-                    optimizer=settings.optimizer,
-                    batch_size=settings.batch_size,
-                    seed=settings.seed + number,
-                )
-            ),
-            checkpoint=folder / "checkpoint.pt",
-            progress=lambda step: run.progress(
-                type(step)(f"recovering, round {number}", step.done, step.total, step.figures)
-            ),
-            deadline_s=deadline_s,
-        )
-        save(folder, plan, result.model)
-        write_json(folder / "fit.json", {**result.to_dict(), "proof": pruned.proof.to_dict()})
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-        return result.seconds
-
-    return run.stage(f"recover-{number}", key, make)
+def next_step(done: Sequence[Round], rungs: int, budget: Budget) -> Next | None:
+    """Where the last round points; None where nothing is left that could be better than what holds."""
+    last = done[-1]
+    holding = [each.rung for each in done if each.holds]
+    missed = [each.rung for each in done if not each.holds and each.rung not in holding]
+    if last.holds:
+        bolder = last.rung + 1
+        return Next(rung=bolder) if bolder < rungs and bolder not in missed else None
+    near = budget.max_drop is not None and last.outcome.drop.value <= NEAR * max(budget.max_drop, 0.1)
+    if near and missed.count(last.rung) == 1:
+        return Next(rung=last.rung, again=True)
+    return Next(rung=last.rung - 1) if last.rung > 0 and not holding else None
 
 
-def _recovery_key(settings: Settings) -> dict[str, Any]:
-    names = ("recovery_epochs", "learning_rate", "optimizer", "batch_size", "seed")
-    return {name: getattr(settings, name) for name in names}
-
-
-def _near(outcome: Outcome, budget: Budget) -> bool:
-    return budget.max_drop is not None and outcome.drop.value <= NEAR * max(budget.max_drop, 0.1)
-
-
-def _first_rung(rungs: Sequence[Rung[Action]], budget: Budget) -> int:
-    """The mildest rung, or the mildest that promises the latency asked for."""
+def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budget: Budget) -> int:
+    """The boldest rung that is expected to hold the drop, and no slower one than the latency asks for."""
+    promising = [
+        each.rung for each in screened if not budget.broken(drop=each.expected(budget), latency_ms=0.0, size_bytes=0)
+    ]
+    rung = max(promising, default=0)
     if budget.max_latency_ms is None:
-        return 0
-    fast = [index for index, rung in enumerate(rungs) if rung.predicted_ms <= budget.max_latency_ms]
-    return fast[0] if fast else max(0, len(rungs) - 1)
+        return rung
+    fast = [index for index, each in enumerate(rungs) if each.predicted_ms <= budget.max_latency_ms]
+    return max(rung, fast[0]) if fast else len(rungs) - 1
+
+
+def _start(rung: int, done: Sequence[Round], screened: Sequence[Screened]) -> Recovered | None:
+    """The weights of the boldest rung up to `rung` that has some; those of a round rather than of the screening."""
+    known = [(each.rung, True, each.number, each.recovered) for each in done if each.rung <= rung]
+    known += [(each.rung, False, 0, each.recovered) for each in screened if each.rung <= rung]
+    return max(known, key=lambda each: each[:3])[3] if known else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
@@ -19,22 +17,23 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
     values = {value.name: value for node in graph for value in node.outputs} | {v.name: v for v in graph.inputs}
     int8 = [node for node in graph if node.name in placement.nodes]
     # Before the activations: afterwards the inputs of a node are DQ nodes.
+    constants = _Constants(graph)
     for node in int8:
         if node.op_type in COMPUTE:
-            _quantize_weights(graph, node, plan, plan.activations[str(activations_of(node)[0].name)])
+            _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
     produced = {value.name for node in int8 for value in outputs_of(node, placement)}
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
     # Equal scales are one constant, so that ONNX Runtime sees at once that a value passes through unchanged.
-    constants: dict[Scale, tuple[ir.Value, ir.Value]] = {}
+    shared: dict[Scale, tuple[ir.Value, ir.Value]] = {}
     for name in sorted(placement.quantized):
         scale = plan.activations[name]
-        if scale not in constants:
-            constants[scale] = (
+        if scale not in shared:
+            shared[scale] = (
                 initializer(graph, f"{name}.scale", np.array(scale.scale, np.float32)),
                 initializer(graph, f"{name}.zero_point", np.array(scale.zero_point, scale.dtype)),
             )
-        _quantize_value(graph, values[name], constants[scale], readers, everywhere=name in produced)
+        _quantize_value(graph, values[name], shared[scale], readers, everywhere=name in produced)
     drop_unused_initializers(graph)
 
 
@@ -51,12 +50,13 @@ def _quantize_value(
 ) -> None:
     """Put Q and DQ behind a value.
 
-    What an int8 kernel makes is read through them by all; what comes in fp32, by int8 kernels alone.
+    What an int8 kernel makes is read through them by all; what comes in fp32, by int8 kernels alone. They are known by
+    their values; names of their own would be the larger part of what they take in the file.
     """
     name = value.name
     uses = [use for use in value.uses() if everywhere or id(use.node) in readers]
-    quantize = ir.node("QuantizeLinear", [value, *scale], name=f"{name}_quantize")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *scale], name=f"{name}_dequantize")
+    quantize = ir.node("QuantizeLinear", [value, *scale])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *scale])
     quantize.outputs[0].name, dequantize.outputs[0].name = f"{name}_int8", f"{name}_real"
     dequantize.outputs[0].type, dequantize.outputs[0].shape = value.type, value.shape
     producer = value.producer()
@@ -75,13 +75,34 @@ def _quantize_value(
                 graph.outputs[index] = dequantize.outputs[0]
 
 
-def _quantize_weights(graph: ir.Graph, node: ir.Node, plan: QuantPlan, scale: Scale) -> None:
+class _Constants:
+    """Quantized constants of a graph; zero points, which are all zero, are one constant for each size and type."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._zeros: dict[tuple[str, int], ir.Value] = {}
+
+    def dequantized(self, node: ir.Node, stem: str, integers: np.ndarray, scales: np.ndarray, axis: int) -> ir.Value:
+        """The value scales * integers (scales along `axis`) in front of `node`."""
+        graph, kind = self._graph, integers.dtype
+        key = (str(kind), len(scales))
+        if key not in self._zeros:
+            self._zeros[key] = initializer(graph, f"zeros.{kind}.{len(scales)}", np.zeros(scales.shape, kind))
+        stored = initializer(graph, f"{stem}.{kind}", integers)
+        scale = initializer(graph, f"{stem}.scale", scales.astype(np.float32))
+        dequantize = ir.node("DequantizeLinear", [stored, scale, self._zeros[key]], {"axis": axis})
+        dequantize.outputs[0].name = f"{stored.name}_real"
+        graph.insert_before(node, dequantize)
+        return dequantize.outputs[0]
+
+
+def _quantize_weights(node: ir.Node, plan: QuantPlan, scale: Scale, constants: _Constants) -> None:
     weight, stem = constant(node.inputs[1]), node.inputs[1].name if node.inputs[1] is not None else node.name
     assert weight is not None
     axis = output_axis(node)
     scales = weight_scales(weight, axis, plan.weight_limit)
     integers = quantized_weight(weight, scales, axis, plan.weight_limit)
-    node.replace_input_with(1, _dequantized(graph, node, _Integers(str(stem), integers, scales, axis)))
+    node.replace_input_with(1, constants.dequantized(node, str(stem), integers, scales, axis))
     if node.op_type == "MatMul":
         return
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
@@ -95,27 +116,4 @@ def _quantize_weights(graph: ir.Graph, node: ir.Node, plan: QuantPlan, scale: Sc
     limits = np.iinfo(np.int32)
     rounded = np.clip(np.round(total / steps), limits.min, limits.max).astype(np.int32)
     node.resize_inputs(3)
-    node.replace_input_with(2, _dequantized(graph, node, _Integers(f"{node.name}.bias", rounded, steps, 0)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Integers:
-    """A quantized constant: real = scales * integers along `axis`."""
-
-    stem: str
-    integers: np.ndarray
-    scales: np.ndarray
-    axis: int
-
-
-def _dequantized(graph: ir.Graph, node: ir.Node, given: _Integers) -> ir.Value:
-    stem, kind = given.stem, given.integers.dtype
-    inputs = [
-        initializer(graph, f"{stem}.{kind}", given.integers),
-        initializer(graph, f"{stem}.scale", given.scales.astype(np.float32)),
-        initializer(graph, f"{stem}.zero_point", np.zeros(given.scales.shape, kind)),
-    ]
-    dequantize = ir.node("DequantizeLinear", inputs, {"axis": given.axis}, name=f"{stem}_dequantize_for_{node.name}")
-    dequantize.outputs[0].name = f"{stem}_real_for_{node.name}"
-    graph.insert_before(node, dequantize)
-    return dequantize.outputs[0]
+    node.replace_input_with(2, constants.dequantized(node, f"{node.name}.bias", rounded, steps, 0))

@@ -122,8 +122,9 @@ def weight_scales(weight: np.ndarray, axis: int, limit: int) -> np.ndarray:
     [0.01, 1.0]
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    largest = np.abs(weight).max(axis=others)
-    return np.where(largest > 0, largest / limit, 1.0).astype(np.float64)
+    scales = np.abs(weight).max(axis=others).astype(np.float64) / limit
+    # What a file could not hold as a float32 scale is as good as zero.
+    return np.where(scales >= np.finfo(np.float32).tiny, scales, 1.0)
 
 
 def quantized_weight(weight: np.ndarray, scales: np.ndarray, axis: int, limit: int) -> np.ndarray:

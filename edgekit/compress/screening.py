@@ -1,0 +1,88 @@
+"""Which rung to aim at: each is recovered for a moment, and what is left of its drop tells how a long recovery ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.compress.budget import Budget
+from edgekit.compress.ladder import Rung
+from edgekit.compress.recovery import Recovered, recover
+from edgekit.compress.run import Run
+from edgekit.prune import Action, Coupling, combine
+from edgekit.stats import Estimate
+from edgekit.validate import Score, compare, score_torch
+
+SHARE = 0.03
+"""Of the time budget, for the short recovery of one rung."""
+MOST_SCREENED = 5
+LEFT = 0.4
+"""Share of the drop after a short recovery that a long one leaves.
+
+Measured on ResNet-20 and CIFAR-10: see `tools/` for the run that the README's table comes from.
+"""
+HOPELESS = 2.0
+"""Where a rung is expected to miss the allowed drop by this factor, bolder ones are not looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """A rung after a short recovery: its drop on the selection split in points, and its weights."""
+
+    rung: int
+    drop: Estimate
+    recovered: Recovered
+
+    def expected(self, budget: Budget) -> float:
+        """The drop that a long recovery is expected to leave, with the caution that decisions take."""
+        return budget.cautious(self.drop) - (1 - LEFT) * max(self.drop.value, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {"rung": self.rung, "drop": self.drop.to_dict()}
+
+
+def screen(run: Run, rungs: Sequence[Rung[Action]], coupling: Coupling) -> list[Screened]:
+    """Recover the rungs for a moment, from mild to bold, each from the weights of the one before.
+
+    Ends where a rung is out of reach. A single rung needs no choice, and no drop is too large without a limit.
+    """
+    budget = run.budget
+    if len(rungs) < 2 or budget.max_drop is None:
+        return []
+    reference = _score(run, None)
+    found: list[Screened] = []
+    for index, rung in enumerate(rungs[:MOST_SCREENED]):
+        plan = combine(coupling, [choice.action for choice in rung.choices])
+        recovered = recover(
+            run,
+            f"screening-rung-{index + 1}",
+            plan,
+            found[-1].recovered if found else None,
+            deadline_s=SHARE * budget.time_s,
+            seed=100 + index,
+        )
+        drop = compare(_score(run, recovered), reference, run.workload.task).drop
+        found.append(Screened(rung=index, drop=drop, recovered=recovered))
+        if found[-1].expected(budget) > HOPELESS * max(budget.max_drop, 0.1):
+            break
+    return found
+
+
+def _score(run: Run, recovered: Recovered | None) -> Score:
+    """Score a network in PyTorch on the selection split: close enough to choose where to begin, and no export."""
+
+    def make(folder: Path) -> None:
+        model = run.model if recovered is None else recovered.model(run)
+        score_torch(
+            model,
+            run.workload.splits.selection,
+            run.workload.task,
+            seed=run.settings.seed,
+            progress=run.progress,
+        ).save(folder)
+
+    key = {"folder": "" if recovered is None else recovered.folder.name}
+    return Score.load(run.stage("score-torch" if recovered is None else f"score-{recovered.folder.name}", key, make))

@@ -1,0 +1,118 @@
+"""Where the search goes next, decision by decision."""
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.compress import Budget
+from edgekit.compress.ladder import Rung
+from edgekit.compress.recovery import Recovered
+from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step
+from edgekit.compress.screening import LEFT, Screened
+from edgekit.prune import PrunePlan
+from edgekit.stats import Estimate
+
+BUDGET = Budget(max_drop=0.5)
+
+
+def estimate(drop, error=0.0):
+    return Estimate(value=drop, low=drop - 1.96 * error, high=drop + 1.96 * error, n=100)
+
+
+def weights(name):
+    plan = PrunePlan(fingerprint="", narrowings=(), slices={}, blocks=())
+    return Recovered(plan=plan, folder=Path(name))
+
+
+def screened(*drops, error=0.0):
+    return [
+        Screened(rung=rung, drop=estimate(drop, error), recovered=weights(f"screened-{rung}"))
+        for rung, drop in enumerate(drops)
+    ]
+
+
+def tried(*rounds):
+    """Rounds as (rung, drop)."""
+    return [
+        Round(
+            number=number,
+            rung=rung,
+            predicted_ratio=1.2,
+            recovered=weights(f"round-{number}"),
+            outcome=Outcome(stage="", drop=estimate(drop), latency_ms=1.0, size_bytes=1),
+            holds=drop <= 0.5,
+        )
+        for number, (rung, drop) in enumerate(rounds, 1)
+    ]
+
+
+def ladder(*ms):
+    return [Rung(choices=(), damage=0.0, predicted_ratio=1 / each, predicted_ms=each) for each in ms]
+
+
+RUNGS = ladder(0.8, 0.7, 0.6, 0.5)
+
+
+def test_a_long_recovery_is_expected_to_leave_its_share_of_the_drop():
+    (one,) = screened(2.0, error=0.1)
+    assert one.expected(BUDGET) == pytest.approx(2.0 * LEFT + 0.1)
+    # A gain is not expected to grow or to shrink.
+    (gain,) = screened(-1.0)
+    assert gain.expected(BUDGET) == pytest.approx(-1.0)
+
+
+def test_the_boldest_rung_that_should_hold_is_aimed_at():
+    assert first_rung(RUNGS, screened(0.1, 0.5, 0.49 / LEFT, 0.51 / LEFT), BUDGET) == 2
+    assert first_rung(RUNGS, screened(9.0, 9.0), BUDGET) == 0
+    assert first_rung(RUNGS, [], BUDGET) == 0
+
+
+def test_no_slower_rung_than_the_latency_asks_for():
+    fast = Budget(max_drop=0.5, max_latency_ms=0.65)
+    assert first_rung(RUNGS, screened(0.1, 9.0), fast) == 2
+    assert first_rung(RUNGS, screened(0.1, 0.1, 0.1, 0.1), fast) == 3
+    assert first_rung(RUNGS, screened(0.1), Budget(max_drop=0.5, max_latency_ms=0.1)) == 3
+
+
+@pytest.mark.parametrize(
+    ("rounds", "following"),
+    [
+        ([(1, 0.2)], Next(rung=2)),
+        ([(3, 0.2)], None),
+        ([(1, 1.0)], Next(rung=1, again=True)),
+        ([(1, 9.0)], Next(rung=0)),
+        ([(0, 9.0)], None),
+        ([(1, 1.0), (1, 0.9)], Next(rung=0)),
+        ([(1, 1.0), (1, 0.4)], Next(rung=2)),
+        ([(1, 0.2), (2, 9.0)], None),
+        ([(1, 0.2), (2, 1.0)], Next(rung=2, again=True)),
+        ([(1, 0.2), (2, 1.0), (2, 0.9)], None),
+        ([(2, 9.0), (1, 0.2)], None),
+    ],
+    ids=str,
+)
+def test_bolder_after_a_success_again_after_a_near_miss_milder_after_a_far_one(rounds, following):
+    assert next_step(tried(*rounds), len(RUNGS), BUDGET) == following
+
+
+def test_without_a_limit_on_the_drop_everything_is_tried():
+    unlimited = Budget(max_drop=None)
+    last = Round(
+        number=1,
+        rung=0,
+        predicted_ratio=1.2,
+        recovered=weights("round-1"),
+        outcome=Outcome(stage="", drop=estimate(50.0), latency_ms=1.0, size_bytes=1),
+        holds=True,
+    )
+    assert next_step([last], 4, unlimited) == Next(rung=1)
+
+
+def test_a_round_starts_from_the_boldest_weights_that_fit_its_rung():
+    known = screened(0.1, 0.2, 0.3)
+    assert _start(1, [], known).folder.name == "screened-1"
+    assert _start(1, tried((1, 1.0)), known).folder.name == "round-1"
+    assert _start(2, tried((1, 0.2)), known).folder.name == "screened-2"
+    assert _start(0, tried((1, 9.0)), known).folder.name == "screened-0"
+    assert _start(3, tried((2, 0.2)), known[:1]).folder.name == "round-1"
+    assert _start(0, [], []) is None

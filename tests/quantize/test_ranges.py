@@ -1,0 +1,112 @@
+"""Ranges against numpy on all samples at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgekit.errors import QuantizeError
+from edgekit.quantize.ranges import BINS, Histogram, affine, choose, quantized_weight, weight_scales
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(0)
+    # Skewed, with a far tail: what an activation behind a ReLU looks like.
+    return np.concatenate([rng.gamma(2.0, 1.0, 60_000), rng.normal(0, 0.5, 40_000), [30.0]]).astype(np.float32)
+
+
+def counted(samples, pieces):
+    histogram = Histogram()
+    for piece in np.array_split(samples, pieces):
+        histogram.add(piece)
+    return histogram
+
+
+def squared_error(samples, low, high):
+    step = (high - low) / 255
+    zero = round(-low / step)
+    return float((((np.clip(np.round(samples / step) + zero, 0, 255) - zero) * step - samples) ** 2).sum())
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 100])
+def test_a_stream_is_counted_as_numpy_counts_the_whole(samples, pieces):
+    histogram = counted(samples, pieces)
+    edges = np.linspace(-histogram.limit, histogram.limit, BINS + 1)
+    want, _ = np.histogram(samples.astype(np.float64), edges)
+    assert (histogram.low, histogram.high) == (float(samples.min()), 30.0)
+    assert histogram.counts.sum() == len(samples)
+    # Values on an edge may fall to either side of it.
+    assert np.abs(np.cumsum(histogram.counts) - np.cumsum(want)).max() <= 3
+
+
+def test_memory_does_not_depend_on_the_stream(samples):
+    assert counted(samples, 1).counts.nbytes == counted(np.tile(samples, 5) * 1000, 50).counts.nbytes
+
+
+def test_minmax_takes_everything_and_holds_zero(samples):
+    assert choose(counted(samples, 3), "minmax") == (float(samples.min()), 30.0)
+    assert choose(counted(np.array([2.0, 5.0]), 1), "minmax") == (0.0, 5.0)
+    assert choose(counted(np.array([-2.0, -1.0]), 1), "minmax") == (-2.0, 0.0)
+
+
+def test_percentile_is_numpys(samples):
+    histogram = counted(samples, 5)
+    low, high = choose(histogram, "percentile")
+    width = 2 * histogram.limit / BINS
+    assert low == pytest.approx(np.percentile(samples, 0.005), abs=2 * width)
+    assert high == pytest.approx(np.percentile(samples, 99.995), abs=2 * width)
+
+
+def test_mse_finds_the_range_with_the_least_error_on_the_samples_themselves(samples):
+    low, high = choose(counted(samples, 5), "mse")
+    found = squared_error(samples, low, high)
+    every = [squared_error(samples, samples.min() * share, 30.0 * share) for share in np.linspace(0.2, 1.0, 200)]
+    assert found <= 1.02 * min(every)
+    assert found < 0.95 * squared_error(samples, float(samples.min()), 30.0)
+
+
+def test_a_constant_zero_has_a_range_too():
+    histogram = counted(np.zeros(10), 2)
+    assert choose(histogram, "mse") == (0.0, 0.0)
+    assert affine(0.0, 0.0, "uint8") == (1.0, 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(bad):
+    with pytest.raises(QuantizeError) as caught:
+        Histogram().add(np.array([1.0, bad]), "relu_3")
+    assert str(caught.value) == (
+        "NaN or infinite for a calibration sample\n"
+        "  where: value 'relu_3'\n"
+        "  rule: all activations are finite\n"
+        "  way out: look for NaN in the data, and for overflow in the model"
+    )
+
+
+@given(st.floats(-1e6, 0), st.floats(0, 1e6), st.sampled_from(["uint8", "int8"]))
+def test_zero_is_exact_and_the_ends_are_within_half_a_step(low, high, dtype):
+    scale, zero = affine(low, high, dtype)
+    limits = np.iinfo(dtype)
+    assert limits.min <= zero <= limits.max
+    if high - low > 1e-30:
+        assert (limits.min - zero) * scale <= low + 0.5001 * scale
+        assert (limits.max - zero) * scale >= high - 0.5001 * scale
+
+
+@given(
+    hnp.arrays(
+        np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=5), elements=st.floats(-100, 100, width=32)
+    ),
+    st.sampled_from([63, 127]),
+)
+def test_weights_are_within_half_a_step_and_within_the_limit(weight, limit):
+    scales = weight_scales(weight, 0, limit)
+    integers = quantized_weight(weight, scales, 0, limit)
+    assert integers.dtype == np.int8
+    assert np.abs(integers.astype(int)).max() <= limit
+    tiny = np.abs(weight).max(tuple(range(1, weight.ndim))) / limit < np.finfo(np.float32).tiny
+    assert (scales[tiny] == 1.0).all()
+    real = integers * scales.reshape(-1, *[1] * (weight.ndim - 1))
+    assert (np.abs(real - weight) <= scales.reshape(-1, *[1] * (weight.ndim - 1)) * 0.5001).all()
