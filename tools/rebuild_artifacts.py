@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,36 +23,62 @@ PROJECT, KEYWORDS = "../shared/user-project/project.py", "tools/reference/keywor
 RUNS = Path("edgekit-runs")
 
 
-def _data(project: str) -> list[str]:
-    return ["--train", f"{project}:train_data", "--test", f"{project}:test_data"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A workload and how it is compressed, as words of the command line.
+
+    Args:
+        model: the reference of the trained model.
+        workload: its data, and how they become inputs.
+        compress: everything else that `edgekit compress` is told.
+    """
+
+    model: str
+    workload: tuple[str, ...]
+    compress: tuple[str, ...]
 
 
+def _data(project: str) -> tuple[str, ...]:
+    return ("--train", f"{project}:train_data", "--test", f"{project}:test_data")
+
+
+DIGITS = ("--labels", "zero,one,two,three,four,five,six,seven,eight,nine")
 RECIPES = {
-    "resnet20-cifar10": [
-        *("compress", f"{PROJECT}:model", *_data(PROJECT), "--name", "resnet20"),
-        *("--max-drop", "0.5", "--time", "20m", "--threads", "1", "--provider", "cpu,cuda"),
-        *("--image-size", "32", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
-    ],
-    "keywords-lstm": [
-        *("compress", f"{KEYWORDS}:lstm", *_data(KEYWORDS), "--name", "keywords-lstm"),
-        *("--labels", "zero,one,two,three,four,five,six,seven,eight,nine", "--max-drop", "1", "--time", "2m"),
-    ],
-    "keywords-transformer": [
-        *("compress", f"{KEYWORDS}:transformer", *_data(KEYWORDS), "--name", "keywords-transformer"),
-        *("--labels", "zero,one,two,three,four,five,six,seven,eight,nine", "--max-drop", "1", "--time", "4m"),
-        *("--optimizer", "adamw", "--learning-rate", "0.001"),
-    ],
+    "resnet20-cifar10": Recipe(
+        model=f"{PROJECT}:model",
+        workload=(
+            *_data(PROJECT),
+            *("--image-size", "32", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
+        ),
+        compress=(
+            *("--name", "resnet20", "--max-drop", "0.5", "--time", "20m"),
+            *("--threads", "1", "--provider", "cpu,cuda"),
+        ),
+    ),
+    "keywords-lstm": Recipe(
+        model=f"{KEYWORDS}:lstm",
+        workload=(*_data(KEYWORDS), *DIGITS),
+        compress=("--name", "keywords-lstm", "--max-drop", "1", "--time", "2m"),
+    ),
+    "keywords-transformer": Recipe(
+        model=f"{KEYWORDS}:transformer",
+        workload=(*_data(KEYWORDS), *DIGITS),
+        compress=(
+            *("--name", "keywords-transformer", "--max-drop", "1", "--time", "4m"),
+            *("--optimizer", "adamw", "--learning-rate", "0.001"),
+        ),
+    ),
 }
 
 
 def rebuild(name: str) -> int:
     """Run one recipe, and put its report, its bundle and the recipe into artifacts/."""
     recipe = RECIPES[name]
-    network = recipe[1].rpartition(":")[2]
-    if KEYWORDS in recipe[1] and not (ROOT / "tools/reference/weights" / f"{network}.pt").is_file():
+    network = recipe.model.rpartition(":")[2]
+    if KEYWORDS in recipe.model and not (ROOT / "tools/reference/weights" / f"{network}.pt").is_file():
         subprocess.run([sys.executable, KEYWORDS, "train", network], cwd=ROOT, check=True)
     out = RUNS / name
-    command = [*recipe, "--out", str(out)]
+    command = ["compress", recipe.model, *recipe.workload, *recipe.compress, "--out", str(out)]
     print("edgekit", shlex.join(command), flush=True)
     code = subprocess.run([sys.executable, "-m", "edgekit", *command], cwd=ROOT, check=False).returncode
     if code not in (0, 3):
@@ -63,17 +90,21 @@ def rebuild(name: str) -> int:
     shutil.copy(ROOT / out / "report.json", target / "report.json")
     shutil.copytree(ROOT / report["bundle"], target / Path(report["bundle"]).name)
     (target / "recipe.sh").write_text(f"# From the root of a checkout.\nedgekit {shlex.join(command)}\n")
-    _quantizers(report, target)
+    _quantizers(recipe, report, target)
     return code
 
 
-def _quantizers(report: dict[str, object], target: Path) -> None:
-    """Our files beside those of ONNX Runtime's own quantizer, in one interleaved run."""
+def _quantizers(recipe: Recipe, report: dict[str, object], target: Path) -> None:
+    """Our files beside those of other quantizers: the same calibration data, one interleaved run, one selection split.
+
+    The test split stays out of it: it is scored once, by the report.
+    """
     rows = report["stages"]
     assert isinstance(rows, list)
     also = [text for row in rows[1:] for text in ("--also", f"{row['stage']}={row['file']}")]
     tool = [sys.executable, "tools/benchmark_quantizers.py", rows[0]["file"], *also]
-    subprocess.run([*tool, "--json", str(target / "quantizers.json")], cwd=ROOT, check=True)
+    workload = ["--workload-model", recipe.model, *recipe.workload]
+    subprocess.run([*tool, *workload, "--json", str(target / "quantizers.json")], cwd=ROOT, check=True)
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ A = TypeVar("A")
 
 FIRST_RATIO = 1.15
 """A rung that promises less is not worth a training of its own."""
-NEXT_RATIO = 1.08
+NEXT_RATIO = 1.04
 """How much faster the next rung must promise to be."""
 LEAST_LEFT = 0.2
 """Share of the latency below which gains no longer add up, so that predictions are fiction."""

@@ -147,7 +147,7 @@ def next_step(done: Sequence[Round], rungs: int, budget: Budget) -> Next | None:
 def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budget: Budget) -> int:
     """The boldest rung that is expected to hold the drop, and no slower one than the latency asks for."""
     promising = [
-        each.rung for each in screened if not budget.broken(drop=each.expected(budget), latency_ms=0.0, size_bytes=0)
+        each.rung for each in screened if not budget.broken(drop=each.expected_drop, latency_ms=0.0, size_bytes=0)
     ]
     rung = max(promising, default=0)
     if budget.max_latency_ms is None:

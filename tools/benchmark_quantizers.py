@@ -1,0 +1,121 @@
+r"""Measure the int8 files of several quantizers, and files made before, beside their fp32 file in one interleaved run.
+
+    python tools/benchmark_quantizers.py model.onnx
+    python tools/benchmark_quantizers.py model.onnx --also int8=model.int8.onnx --also pruned=pruned.int8.onnx --time 20
+    python tools/benchmark_quantizers.py model.onnx --data inputs.npz --json quantizers.json
+    python tools/benchmark_quantizers.py model.onnx --workload-model net.py:model --train net.py:train_data \
+        --test net.py:test_data
+
+These files are made of model.onnx, all from the same calibration data:
+
+    ort-defaults   onnxruntime.quantization.quantize_static with its defaults
+    ort-u8s8       the same with per_channel, activations QUInt8 and weights QInt8, after quant_pre_process
+    ort-dynamic    quantize_dynamic, where there is MatMul, Gemm or LSTM and no Conv
+    nncf           nncf.quantize on the ONNX file, where nncf is installed
+    edgekit        edgekit.quantize.quantize, unless a file of --also is the same byte for byte
+
+Calibration data are the arrays of --data, or the calibration split of a workload given as to `edgekit compress`; then
+the table has the metric on the selection split and its drop, too. Without either they are random numbers: speed and
+size mean something even so, accuracy does not. A quantizer that fails gets a row with its error.
+
+Exit codes: 0 measured; 2 wrong command line; 4 a file or the data are at fault. Leave the machine alone while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantizer_benchmark.inputs import WORKLOAD
+from quantizer_benchmark.measuring import NAMES, benchmark
+from quantizer_benchmark.table import remarks, table
+
+from edgekit.errors import EdgekitError
+
+TARGETS = ("x86-vnni", "x86-avx2", "arm64")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    from edgekit.cli import show
+    from edgekit.report import markdown
+    from edgekit.store import write_json
+
+    try:
+        with show.progress() as progress:
+            report = benchmark(options, progress)
+        if options.json is not None:
+            write_json(options.json, report)
+    except EdgekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(markdown(*table(report)))
+    print("", *remarks(report), sep="\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="FP32.onnx", help="the fp32 file: what others are made of")
+    parser.add_argument(
+        "--also",
+        type=_named_file,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="measure this file, too; may be given several times",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure to this file")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the files that are made in this folder")
+    data = parser.add_argument_group("data: --data, a workload, or random numbers without either")
+    data.add_argument("--data", type=Path, metavar="NPZ", help="one array for each input, by name; some 100 samples")
+    data.add_argument("--workload-model", metavar="MODEL", help="path/to/file.py:function that returns the nn.Module")
+    for name, text in WORKLOAD.items():
+        data.add_argument(f"--{name.replace('_', '-')}", help=text)
+    how = parser.add_argument_group("measurement")
+    how.add_argument("--threads", type=_positive, default=1, help="threads of ONNX Runtime (default 1)")
+    how.add_argument("--batch", type=_positive, default=1, help="samples a run (default 1)")
+    how.add_argument("--time", default="10s", help="how long to measure all files together: 10s (the default), 1m")
+    how.add_argument("--seed", type=int, default=0, help="of splits, random inputs and the order of rounds (default 0)")
+    how.add_argument("--device", choices=TARGETS, default=TARGETS[0], help="what edgekit's int8 file is for")
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Leave with exit code 2 where options do not go together."""
+    names = [name for name, _ in options.also]
+    wrong = next((name for name in names if name in NAMES or names.count(name) > 1), None)
+    if wrong is not None:
+        parser.error(f"--also {wrong}=…: the name is taken; each file needs its own, other than {', '.join(NAMES)}")
+    given = [f"--{name.replace('_', '-')}" for name in WORKLOAD if getattr(options, name) is not None]
+    if options.workload_model is None and given:
+        parser.error(f"{', '.join(given)}: only with --workload-model")
+    if options.workload_model is not None:
+        if options.data is not None:
+            parser.error("--data and --workload-model: one or the other")
+        if options.train is None or options.test is None:
+            parser.error("--workload-model needs --train and --test")
+    if options.seed < 0:
+        parser.error(f"--seed {options.seed}: an integer from 0 up")
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE")
+    return name, Path(path)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive integer")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
