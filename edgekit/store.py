@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.replace(path)
             _sync_folder(path.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # What kept it from being written is what the user has to hear of.
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: object) -> None:

@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         from edgekit.cli.app import app
+    except KeyboardInterrupt:
+        return _interrupted()
     except ImportError as error:
         print(
             f"edgekit: this command needs a library that is not installed ({error}).\n"
@@ -31,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code == INTERRUPTED:
-            print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
-        return code
+        return _interrupted() if code == INTERRUPTED else code
     except EdgekitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -42,3 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edgekit failed: this is a defect of edgekit; please report it with the lines above", file=sys.stderr)
         return 1
     return 0
+
+
+def _interrupted() -> int:
+    print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
+    return INTERRUPTED

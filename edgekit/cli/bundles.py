@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.onnx_files import named, spec_of
+from edgekit.cli.onnx_files import named, shared_spec, spec_of
 from edgekit.cli.options import AsJson, Threads
+from edgekit.errors import EdgekitError
 from edgekit.units import format_bytes
 from edgekit.workload import WorkloadConfig, load_workload, loader
 
@@ -28,19 +29,30 @@ def bundle(
             "fp16@cuda=m.fp16.onnx; may be given several times. The first is the reference.",
         ),
     ],
-    samples: Annotated[int, typer.Option(help="Golden vectors to record from the selection split.")] = 4,
+    samples: Annotated[int, typer.Option(min=1, help="Golden vectors to record from the selection split.")] = 4,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the bundle.  [default: NAME.edgekit]")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors."""
+    """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors.
+
+    Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
+    -f fp32=m.onnx
+    """
     from edgekit.bundle import record_golden, scores_for, write_bundle
     from edgekit.validate import feeds_of
 
     variants = {_variant_name(text): _variant(text) for text in file}
+    if len(variants) < len(file):
+        raise EdgekitError(
+            f"got {', '.join(file)}",
+            where="--file",
+            rule="one file for each PRECISION[@TARGET]",
+            way_out="leave one out",
+        )
     reference = next(iter(variants.values())).path
-    spec = spec_of(reference)
+    spec = shared_spec([reference])
     workload = load_workload(config)
     batches = loader(workload.splits.selection, 1, model=workload.model(), seed=config.seed, limit=samples)
     folder = write_bundle(
@@ -67,14 +79,23 @@ def inspect(
     """Say what is in a bundle or an ONNX file; a bundle's digests are checked.
 
     Needs no torch. On a device: python -m edgekit.device inspect PATH
+
+    Example: edgekit inspect resnet20.edgekit
     """
     from edgekit.device import inspect as look
 
     about = _about_onnx(path) if path.suffix == ".onnx" else look(path)
     if json:
         show.data(about)
-        return
-    show.facts(str(path), {key: _short(value) for key, value in about.items()})
+    else:
+        show.facts(str(path), {key: _short(value) for key, value in about.items()})
+    if about.get("changed"):
+        raise EdgekitError(
+            f"changed: {', '.join(about['changed'])}",
+            where=str(path),
+            rule="every file has the SHA-256 that the bundle lists",
+            way_out="get the bundle again from where it was made; do not run this one",
+        )
 
 
 def run(
@@ -87,7 +108,10 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Replay the bundle's golden vectors first.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Predict with a bundle, from files as they are. The same as `edgekit.device.load(PATH).predict(INPUT)`."""
+    """Predict with a bundle, from files as they are. The same as `edgekit.device.load(PATH).predict(INPUT)`.
+
+    Example: edgekit run resnet20.edgekit photo.jpg --check
+    """
     from edgekit.device import load
 
     model = load(path, provider=provider, threads=threads)
@@ -106,7 +130,7 @@ def run(
     if checked is not None:
         show.out.print(f"golden vectors: {checked.samples} samples reproduced", markup=False)
     for name, answer in answers.items():
-        show.out.print(f"{name}: {answer}", markup=False)
+        show.out.print(f"{name}: {_said(answer)}", markup=False)
 
 
 def _variant_name(text: str) -> str:
@@ -115,7 +139,6 @@ def _variant_name(text: str) -> str:
 
 def _variant(text: str) -> Any:
     from edgekit.bundle import Variant
-    from edgekit.errors import EdgekitError
 
     kind, separator, path = text.partition("=")
     precision, _, target = kind.partition("@")
@@ -148,6 +171,10 @@ def _short(value: object) -> str:
         return value
     text = json_module.dumps(value, default=str)
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _said(answer: Any) -> str:
+    return ", ".join(map(str, answer)) if isinstance(answer, tuple) else str(answer)
 
 
 def _plain(answer: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from edgekit.cli import show
 from edgekit.cli.options import HOW, LIMITS, AsJson, Device, Importance, Provider, Ranges, Threads, providers
+from edgekit.errors import EdgekitError
 from edgekit.report import stage_table
 from edgekit.units import format_duration, parse_duration_s
 from edgekit.workload import WorkloadConfig, load_workload
@@ -52,7 +54,7 @@ def compress(
     importance: Importance = "taylor",
     ranges: Ranges = "mse",
     optimizer: Annotated[Literal["sgd", "adamw"], typer.Option(help="Of a recovery.", rich_help_panel=HOW)] = "sgd",
-    batch_size: Annotated[int, typer.Option(help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -76,8 +78,8 @@ def compress(
 
     budget = Budget(
         max_drop=max_drop,
-        max_latency_ms=max_latency_ms,
-        max_size_bytes=None if max_size_mb is None else round(max_size_mb * 1e6),
+        max_latency_ms=None if max_latency_ms is None else _positive(max_latency_ms, "--max-latency-ms"),
+        max_size_bytes=None if max_size_mb is None else round(1e6 * _positive(max_size_mb, "--max-size-mb")),
         time_s=parse_duration_s(time, "--time"),
     )
     settings = Settings(
@@ -89,8 +91,8 @@ def compress(
         importance=importance,
         ranges=ranges,
         max_rounds=rounds,
-        recovery_epochs=epochs,
-        learning_rate=learning_rate,
+        recovery_epochs=_positive(epochs, "--epochs"),
+        learning_rate=_positive(learning_rate, "--learning-rate"),
         optimizer=optimizer,
         batch_size=batch_size,
     )
@@ -107,21 +109,28 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = RUNS / "demo",
     json: AsJson = False,
 ) -> None:
-    """Train a small residual network on scikit-learn's digits, then compress it: the whole way in about two minutes."""
+    """Train a small residual network on scikit-learn's digits, then compress it: the whole way in about two minutes.
+
+    Needs no network and no data of yours.
+
+    Example: edgekit demo --time 60s
+    """
     from edgekit.compress import Budget, Settings
     from edgekit.compress import compress as run
     from edgekit.demo import digits_workload
 
+    budget = Budget(max_drop=1.0, time_s=parse_duration_s(time, "--time"))
+    settings = Settings(threads=threads, providers=providers(provider), latency_time_s=8.0)
     with show.progress(quiet=json) as progress:
         workload = digits_workload(out, progress=progress)
-        report = run(
-            workload,
-            Budget(max_drop=1.0, time_s=parse_duration_s(time, "--time")),
-            Settings(threads=threads, providers=providers(provider), latency_time_s=8.0),
-            out=out,
-            progress=progress,
-        )
+        report = run(workload, budget, settings, out=out, progress=progress)
     _end(report.to_dict(), json=json)
+
+
+def _positive(value: float, where: str) -> float:
+    if not 0 < value < math.inf:
+        raise EdgekitError(f"got {value}", where=where, rule="a positive number")
+    return value
 
 
 def _end(report: dict[str, Any], *, json: bool) -> None:

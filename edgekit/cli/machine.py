@@ -19,6 +19,8 @@ def doctor(json: AsJson = False) -> None:
     """Say what is installed, which execution providers truly work, and what to do about each fault.
 
     Every provider is tried by running a model on it. The exit code is 4 if something is at fault.
+
+    Example: edgekit doctor
     """
     from edgekit.device import doctor as examine
 
@@ -38,7 +40,10 @@ def doctor(json: AsJson = False) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write it.")] = Path(),
 ) -> None:
-    """Write a commented edgekit.toml that names the model, the data and the task, so that commands need no options."""
+    """Write a commented edgekit.toml that names the model, the data and the task, so that commands need no options.
+
+    Example: edgekit init && edgekit compress
+    """
     from edgekit.workload import TEMPLATE
 
     path = folder / CONFIG_NAME

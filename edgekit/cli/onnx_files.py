@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.errors import EdgekitError
-from edgekit.spec import IOSpec
+from edgekit.spec import IOSpec, TensorSpec
 
 
 def spec_of(path: Path) -> IOSpec:
@@ -34,6 +34,38 @@ def spec_of(path: Path) -> IOSpec:
         ) from error
 
 
+def shared_spec(files: Sequence[Path], provider: str = "cpu") -> IOSpec:
+    """The inputs and outputs that all files have in common; each is opened once in ONNX Runtime.
+
+    Raises:
+        EdgekitError: a file is missing, is refused by ONNX Runtime, or takes and gives something else than the first.
+    """
+    from edgekit.device.session import open_session
+
+    first = spec_of(files[0])
+    for path in files:
+        spec = spec_of(path)
+        if _contract(spec) != _contract(first):
+            raise EdgekitError(
+                f"takes and gives {_contract(spec)}",
+                where=str(path),
+                rule=f"the same as {files[0]}: {_contract(first)}",
+                way_out="compare files that were made from one model",
+            )
+        try:
+            open_session(path, provider=provider)
+        except EdgekitError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this one
+            raise EdgekitError(
+                f"ONNX Runtime refuses the file: {(str(error).splitlines() or [type(error).__name__])[0]}",
+                where=str(path),
+                rule="an ONNX file that this ONNX Runtime runs",
+                way_out="export it again, or update onnxruntime",
+            ) from error
+    return first
+
+
 def named(files: Sequence[Path]) -> dict[str, Path]:
     """Files under names that tell them apart: their own, or as much of their path as that takes.
 
@@ -47,3 +79,13 @@ def named(files: Sequence[Path]) -> dict[str, Path]:
             raise EdgekitError(f"no file {path}", where="command line", rule="an ONNX file", way_out="check the path")
     taken = Counter(path.stem for path in files)
     return {path.stem if taken[path.stem] == 1 else str(path.with_suffix("")): path for path in files}
+
+
+def _contract(spec: IOSpec) -> str:
+    """Names, types and fixed sizes; how open dimensions are called does not matter."""
+
+    def shown(tensor: TensorSpec) -> str:
+        sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in tensor.shape)
+        return f"{tensor.name} {tensor.dtype} [{sizes}]"
+
+    return f"{', '.join(map(shown, spec.inputs))} -> {', '.join(map(shown, spec.outputs))}"

@@ -18,8 +18,8 @@ LIMITS = "Budget"
 HOW = "How it goes about it"
 CONFIG_NAME = "edgekit.toml"
 
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.", rich_help_panel=HOW)]
-Threads = Annotated[int, typer.Option(help="Threads of ONNX Runtime in every measurement.", rich_help_panel=HOW)]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.  [default: 0]", rich_help_panel=HOW)]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime in every measurement.", rich_help_panel=HOW)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Provider = Annotated[
     str, typer.Option(help="Execution providers to validate on: cpu, cuda or cpu,cuda.", rich_help_panel=HOW)
@@ -87,6 +87,14 @@ def workload_config(
     std: Annotated[
         str | None, typer.Option(help="Standard deviation of each channel, likewise.", rich_help_panel=WHAT)
     ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A dimension that stays open beside the batch, as INPUT:AXIS=NAME such as tokens:1=time; may be given "
+            "several times.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     limit_train: Annotated[
         int | None, typer.Option(help="Use at most so many training samples.", rich_help_panel=WHAT)
     ] = None,
@@ -102,7 +110,7 @@ def workload_config(
             rich_help_panel=WHAT,
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
 ) -> WorkloadConfig:
     """The workload that the options name, on top of what a configuration file says."""
     given = {
@@ -115,10 +123,11 @@ def workload_config(
         "image_size": _size(image_size),
         "mean": _numbers(mean, "--mean"),
         "std": _numbers(std, "--std"),
+        "dynamic": tuple(dynamic) if dynamic else None,
         "limit_train": limit_train,
         "limit_test": limit_test,
         "name": name,
-        "seed": seed or None,
+        "seed": seed,
     }
     if config is None and model is None and Path(CONFIG_NAME).is_file():
         config = Path(CONFIG_NAME)
@@ -153,7 +162,10 @@ def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def providers(text: str) -> tuple[str, ...]:
     """`cpu,cuda` as names."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise EdgekitError(f"got {text!r}", where="--provider", rule="cpu, cuda or cpu,cuda")
+    return names
 
 
 def _labels(text: str | None) -> tuple[str, ...] | None:
@@ -163,9 +175,11 @@ def _labels(text: str | None) -> tuple[str, ...] | None:
     if path.suffix == ".txt":
         try:
             return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise EdgekitError(
-                f"cannot read {path}: {error.strerror}", where="--labels", rule="a text file with one name a line"
+                f"cannot read {path}: {getattr(error, 'strerror', None) or error}",
+                where="--labels",
+                rule="a text file with one name a line",
             ) from error
     return tuple(part.strip() for part in text.split(","))
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.onnx_files import named, spec_of
+from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.options import HOW, AsJson, Provider, Threads, providers
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
-from edgekit.workload import WorkloadConfig, load_workload
+from edgekit.workload import Answered, Workload, WorkloadConfig, load_data, load_workload
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
 Time = Annotated[str, typer.Option(help="How long to measure: 10s, 1m.", rich_help_panel=HOW)]
@@ -32,20 +33,26 @@ def validate(
     threads: Threads = 1,
     time: Time = "10s",
     split: Annotated[
-        str, typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample.")
+        Literal["selection", "test", "all-test"],
+        typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
     ] = "test",
     json: AsJson = False,
 ) -> None:
-    """Score real ONNX files and compare them with the first: metric, paired drop, agreement, latency, memory, nodes."""
+    """Score real ONNX files and compare them with the first: metric, paired drop, agreement, latency, memory, nodes.
+
+    Example: edgekit validate net.py:model --train net.py:train_data --test net.py:test_data -f model.onnx
+    -f model.int8.onnx
+    """
     from edgekit.validate import validate as prove
 
+    spec = shared_spec(file)
     workload = load_workload(config)
     with show.progress(quiet=json) as progress:
         found = prove(
             named(file),
-            _split(config, workload.splits, split),
+            _split(config, workload, split),
             workload.task,
-            spec=spec_of(file[0]),
+            spec=spec,
             baseline=next(iter(named(file))),
             providers=providers(provider),
             threads=threads,
@@ -83,7 +90,7 @@ def bench(
     files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline.")],
     provider: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.", rich_help_panel=HOW)] = "cpu",
     threads: Threads = 1,
-    batch: Annotated[int, typer.Option(help="Samples a run.", rich_help_panel=HOW)] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Samples a run.", rich_help_panel=HOW)] = 1,
     time: Time = "10s",
     data: Annotated[
         Path | None, typer.Option(help="An .npz with the inputs by name; random numbers without it.")
@@ -95,12 +102,15 @@ def bench(
 
     All files are measured in one run, in random order, so that a noisy machine treats them alike. A percentile without
     enough samples is not shown.
+
+    Example: edgekit bench model.onnx model.int8.onnx --time 20s
     """
     from edgekit.device import describe
     from edgekit.validate import latency_table
 
-    spec = spec_of(files[0])
+    spec = shared_spec(files, provider)
     feeds = _random_feeds(spec, batch) if data is None else _given_feeds(data)
+    spec.check_feeds(feeds)
     with show.progress(quiet=json) as progress:
         timings = latency_table(
             named(files),
@@ -142,14 +152,12 @@ def bench(
     )
 
 
-def _split(config: WorkloadConfig, splits: Any, name: str) -> Any:
-    if name in ("selection", "test"):
-        return getattr(splits, name)
-    if name == "all-test":
-        from edgekit.workload import load_data
-
-        return load_data(config.resolved(config.test), image=None)
-    raise EdgekitError(f"unknown split {name!r}", where="--split", rule="selection, test or all-test")
+def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:
+    if name != "all-test":
+        return getattr(workload.splits, name)
+    image = None if workload.preprocessing is None else workload.preprocessing.apply
+    every = load_data(config.resolved(config.test), image=image)
+    return Answered(every, workload.model(), seed=config.seed) if workload.task.target_is_reference else every
 
 
 def _where(providers_of: Any) -> str:
@@ -179,9 +187,10 @@ def _random_feeds(spec: IOSpec, batch: int) -> Feeds:
 
 def _given_feeds(path: Path) -> Feeds:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
+    # A single array, as in an .npy, is no context manager: TypeError.
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise EdgekitError(
             f"cannot read {path}: {error}", where="--data", rule="an .npz with one array for each input"
         ) from error

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from edgekit.progress import Progress, Step, silent
 
@@ -30,17 +31,18 @@ def data(value: object) -> None:
 
 def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is left-aligned, the others right."""
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    # As Text: a name with brackets in it is no markup.
+    grid = Table(title=Text(title, style="bold"), title_justify="left")
     for index, header in enumerate(headers):
-        grid.add_column(header, justify="left" if index == 0 else "right")
+        grid.add_column(Text(header), justify="left" if index == 0 else "right")
     for row in rows:
-        grid.add_row(*row, style="bold green" if row[0].endswith("◀") else None)
+        grid.add_row(*map(Text, row), style="bold green" if row[0].endswith("◀") else None)
     out.print(grid, soft_wrap=False)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Print names and values, one a line."""
-    out.print(f"[bold]{title}[/bold]")
+    out.print(title, style="bold", markup=False)
     width = max(map(len, values), default=0)
     for name, value in values.items():
         out.print(f"  {name:<{width}}  {value}", markup=False)
@@ -104,4 +106,4 @@ class _LineWriter:
         begins, ends = step.done < done, step.done >= step.total > done
         if begins or ends or now - at >= LINE_EVERY_S:
             self._said[step.work] = (step.done, now)
-            err.print(f"{step.work}: {step.done}/{step.total}  {_figures(step)}", markup=False)
+            err.print(f"{step.work}: {step.done}/{step.total}  {_figures(step)}", markup=False, soft_wrap=True)

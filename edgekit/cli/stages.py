@@ -9,9 +9,9 @@ import typer
 from torch import nn
 
 from edgekit.cli import show
-from edgekit.cli.onnx_files import spec_of
+from edgekit.cli.onnx_files import shared_spec
 from edgekit.cli.options import HOW, AsJson, Importance, Ranges
-from edgekit.store import write_json
+from edgekit.store import write_json, writing
 from edgekit.units import format_bytes, format_count, parse_duration_s
 from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
 
@@ -55,14 +55,19 @@ def prune(
 
     The pruned model equals the original with the same channels masked, to float tolerance, or it is an error. Accuracy
     comes back with `edgekit distill`.
+
+    Example: edgekit prune net.py:model --train net.py:train_data --test net.py:test_data --keep 0.5 --out pruned
     """
     from edgekit import prune as room
 
     workload = load_workload(config)
     model, example = workload.model(), workload.example(2)
     if replay is not None:
-        rebuilt = room.replay(workload.factory, replay)
-        _say_model(workload, rebuilt, f"replayed {replay}", json=json)
+        plan, rebuilt = room.load_plan(replay), room.replay(workload.factory, replay)
+        proof = room.prune(model, example, plan).proof
+        if not json:
+            show.out.print(f"{plan}\nproof: {proof}", markup=False)
+        _say_model(workload, rebuilt, f"replayed {replay}", json=json, plan=plan.to_dict(), proof=proof.to_dict())
         return
     coupling = room.analyse(model, example)
     batches = list(loader(workload.splits.calibration, 64, model=model, limit=IMPORTANCE_SAMPLES))
@@ -101,6 +106,8 @@ def distill(
     """Bring a pruned model's accuracy back, with the uncompressed model as its teacher.
 
     Killed and started again, it goes on from its checkpoint.
+
+    Example: edgekit distill net.py:model --train net.py:train_data --test net.py:test_data --pruned pruned
     """
     from edgekit import prune as room
     from edgekit.distill import DistillConfig, reestimate_batchnorm
@@ -111,6 +118,8 @@ def distill(
     teacher = workload.model()
     plan = room.load_plan(pruned)
     student = room.replay(workload.factory, pruned)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)  # What cannot be written is found before the training.
     batches = list(loader(workload.splits.calibration, 64, model=student, limit=IMPORTANCE_SAMPLES))
     with show.progress(quiet=json) as progress:
         result = recover(
@@ -141,7 +150,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.onnx"),
     json: AsJson = False,
 ) -> None:
-    """Export to fp32 ONNX and prove that ONNX Runtime computes what PyTorch computes."""
+    """Export to fp32 ONNX and prove that ONNX Runtime computes what PyTorch computes.
+
+    Example: edgekit export net.py:model --train net.py:train_data --test net.py:test_data --pruned distilled
+    """
     from edgekit.export import export as convert
 
     workload = load_workload(config)
@@ -151,6 +163,7 @@ def export(
             model,
             workload.example(2),
             out,
+            dynamic=workload.dynamic or "batch",
             opset=opset,
             metadata={"model": workload.model_reference},
             progress=progress,
@@ -171,6 +184,8 @@ def export(
             "MACs": format_count(done.macs),
         },
     )
+    for why in done.refused:
+        show.out.print(f"refused before: {why}", markup=False)
 
 
 def quantize(
@@ -189,12 +204,15 @@ def quantize(
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.int8.onnx"),
     json: AsJson = False,
 ) -> None:
-    """Quantize an fp32 ONNX file to int8 (fp16 for --device cuda), where ONNX Runtime has a kernel that fuses."""
+    """Quantize an fp32 ONNX file to int8 (fp16 for --device cuda), where ONNX Runtime has a kernel that fuses.
+
+    Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
+    """
     from edgekit.quantize import quantize as convert
     from edgekit.validate import feeds_of
 
+    spec = shared_spec([file])
     workload = load_workload(config)
-    spec = spec_of(file)
     model = workload.model()
     batches = loader(workload.splits.calibration, 32, model=model, seed=config.seed)
     feeds = [feeds_of(batch, spec) for batch in batches]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,14 @@ class Budget:
 
     def __post_init__(self) -> None:
         limits = (
-            ("--max-drop", self.max_drop, self.max_drop is None or 0 <= self.max_drop < float("inf")),
-            ("--max-latency-ms", self.max_latency_ms, self.max_latency_ms is None or self.max_latency_ms > 0),
+            ("--max-drop", self.max_drop, self.max_drop is None or 0 <= self.max_drop < math.inf),
+            (
+                "--max-latency-ms",
+                self.max_latency_ms,
+                self.max_latency_ms is None or 0 < self.max_latency_ms < math.inf,
+            ),
             ("--max-size-mb", self.max_size_bytes, self.max_size_bytes is None or self.max_size_bytes > 0),
-            ("--time", self.time_s, self.time_s > 0),
+            ("--time", self.time_s, 0 < self.time_s < math.inf),
         )
         for where, value, holds in limits:
             if not holds:

@@ -156,7 +156,7 @@ def _shapes(model: nn.Module) -> str:
 def _int8_file(model: nn.Module, run: Run, folder: Path) -> tuple[Path, Feeds]:
     """An int8 file of `model`, and one sample for it."""
     folder.mkdir()
-    exported = export(model, run.workload.example(2), folder / "float.onnx")
+    exported = export(model, run.workload.example(2), folder / "float.onnx", dynamic=run.workload.dynamic or "batch")
     feeds = list(calibration_feeds(run.workload, exported.spec, SPEED_CALIBRATION))
     # Ranges do not change the speed: the cheapest will do.
     path = quantize(

@@ -44,6 +44,7 @@ class Run:
             "model": digest_of(self.model),
             "splits": self.splits,
             "task": workload.task.name,
+            "dynamic": {name: list(axes.items()) for name, axes in workload.dynamic.items()},
             "seed": settings.seed,
             "threads": settings.threads,
         }

@@ -46,6 +46,7 @@ def exported_file(run: Run, stage: str, model: nn.Module, key: dict[str, Any]) -
             model,
             run.workload.example(2),
             folder / MODEL,
+            dynamic=run.workload.dynamic or "batch",
             metadata={"model": run.workload.name, "stage": stage},
             progress=run.progress,
         )

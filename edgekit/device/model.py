@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,10 +323,11 @@ def _check_io(session: Any, opened: Opened) -> None:
 
 def _load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: cast("np.ndarray", loaded[name]) for name in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:  # numpy leaves a file open that is no whole zip.
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return {name: cast("np.ndarray", loaded[name]) for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read: {error}", where=str(path), rule="an .npy or .npz without pickles") from error

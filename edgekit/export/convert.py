@@ -61,7 +61,7 @@ def export(
         example: real inputs, at best two samples or more.
         path: the file to write; it appears whole and proved, or not at all.
         dynamic: `batch` leaves the first dimension of every input open, `none` fixes all sizes to the example's, and
-            `{"x": {0: "batch", 2: "height", 3: "width"}}` names the open dimensions one by one.
+            `{"x": {0: "batch", 2: "height", 3: "width"}}` names the open dimensions of `x` one by one.
         input_names: names of the inputs, if those of forward's parameters and of dict keys will not do.
         output_names: names of the outputs, if those of a returned dict or named tuple will not do.
         opset: the version of the ONNX operator set, 18 to 20.

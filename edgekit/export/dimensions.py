@@ -13,7 +13,8 @@ from edgekit.errors import ExportError
 BATCH = "batch"
 
 Dynamic = Literal["batch", "none"] | Mapping[str, Mapping[int, str]]
-"""`batch`: the first dimension of every input; `none`: nothing; or, by input name, the open dimensions' names."""
+"""`batch`: the first dimension of every input; `none`: nothing; or, by input name, the open dimensions' names, with
+`batch` for inputs that are not named."""
 
 Names = tuple[dict[int, str], ...]
 """For each input tensor, the names of its open dimensions by axis."""
@@ -39,7 +40,10 @@ def open_dimensions(dynamic: Dynamic, names: Sequence[str], tensors: Sequence[Te
     unknown = sorted(set(dynamic) - set(names))
     if unknown:
         raise ExportError(f"no input {unknown[0]!r}", where="dynamic", rule=f"the inputs are {', '.join(names)}")
-    dimensions = tuple(dict(dynamic.get(name, {})) for name in names)
+    dimensions = tuple(
+        dict(dynamic[name]) if name in dynamic else {0: BATCH} if tensor.ndim else {}
+        for name, tensor in zip(names, tensors, strict=True)
+    )
     sizes: dict[str, int] = {}
     for name, tensor, axes in zip(names, tensors, dimensions, strict=True):
         for axis, title in axes.items():

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
 from torch import Tensor
 
 from edgekit.tasks.outputs import outputs_of
-from edgekit.tasks.task import Arrays, Task, finite, same_shape
+from edgekit.tasks.task import Arrays, Task, finite, given, same_shape
 
 SAME = 0.05
 """Two continuous answers are the same where they differ by less than this share of the reference's spread."""
@@ -99,7 +99,7 @@ def imitation(*, tolerance: float = SAME) -> Task:
 
 def _squared_error(outputs: Any, target: Tensor) -> Tensor:
     output = outputs_of(outputs)[0].float()
-    return F.mse_loss(output, target.float().reshape(output.shape))
+    return F.mse_loss(output, given(target).float().reshape(output.shape))
 
 
 def _squared_difference(student: Any, teacher: Any, temperature: float) -> Tensor:

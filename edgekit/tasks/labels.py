@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekit.errors import DataError
 from edgekit.tasks.outputs import outputs_of
-from edgekit.tasks.task import Arrays, Task, finite, same_shape
+from edgekit.tasks.task import Arrays, Task, finite, given, same_shape
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
@@ -27,7 +27,11 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
 
     def loss(outputs: Any, target: Tensor) -> Tensor:
         logits = outputs_of(outputs)[0].float()
-        return F.cross_entropy(logits, target.long(), label_smoothing=label_smoothing)
+        labels = given(target).long()
+        try:
+            return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        except IndexError as error:
+            raise _out_of_range(str(error), logits.shape[1]) from error
 
     return Task(
         name="classification",
@@ -55,7 +59,7 @@ def multilabel() -> Task:
 
     def loss(outputs: Any, target: Tensor) -> Tensor:
         logits = outputs_of(outputs)[0].float()
-        return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
+        return F.binary_cross_entropy_with_logits(logits, given(target).to(logits.dtype))
 
     def distillation(student: Any, teacher: Any, temperature: float) -> Tensor:
         ours, theirs = outputs_of(student)[0].float(), outputs_of(teacher)[0].float()
@@ -125,10 +129,17 @@ def _check_classes(outputs: Arrays, target: np.ndarray) -> None:
     classes = logits.shape[1]
     wrong = np.flatnonzero((target.reshape(-1) < 0) | (target.reshape(-1) >= classes))
     if wrong.size:
-        raise DataError(
+        raise _out_of_range(
             f"label {target.reshape(-1)[wrong[0]]} of sample {wrong[0] * len(target) // target.size} is out of range "
             f"({wrong.size} such labels)",
-            where="classification",
-            rule=f"labels lie in 0..{classes - 1}, since the model has {classes} outputs",
-            way_out="check the data's class order and the model's number of classes",
+            classes,
         )
+
+
+def _out_of_range(problem: str, classes: int) -> DataError:
+    return DataError(
+        problem,
+        where="classification",
+        rule=f"labels lie in 0..{classes - 1}, since the model has {classes} outputs",
+        way_out="check the data's class order and the model's number of classes",
+    )

@@ -78,6 +78,18 @@ def finite(outputs: Arrays) -> None:
             )
 
 
+def given(target: Tensor | None) -> Tensor:
+    """`target`, or a `DataError` where the data carry none: a loss on the labels needs them."""
+    if target is None:
+        raise DataError(
+            "the data carry no target",
+            where="training data",
+            rule="one target per sample, since the loss on the labels ranks channels",
+            way_out='return (x, y) from the dataset, or set task = "imitation" to take the original as reference',
+        )
+    return target
+
+
 def same_shape(output: np.ndarray, target: np.ndarray, what: str) -> None:
     """Raise a `DataError` unless output and target have one shape."""
     if output.shape != target.shape:

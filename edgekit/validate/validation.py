@@ -163,6 +163,7 @@ def validate(
                 seed=seed,
                 progress=progress,
             )
+        progress(Step(f"validating on {provider}", len(files), len(files)))
         timings = latency_table(
             files,
             one,

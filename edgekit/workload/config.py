@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -53,6 +54,10 @@ test = "net.py:test_data"
 # Resize the shorter side to this first and cut image_size out of the centre, as in ImageNet training.
 # shorter_side = 256
 
+# Dimensions that stay open beside the batch, as INPUT:AXIS=NAME (axis 0 is the batch), where samples differ in size.
+# `edgekit inspect model.onnx` shows what inputs are called.
+# dynamic = ["tokens:1=time"]
+
 # Use fewer samples (drawn with the seed, every class in proportion).
 # limit_train = 10000
 # limit_test = 2000
@@ -89,6 +94,7 @@ class WorkloadConfig:
     shorter_side: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    dynamic: tuple[str, ...] = ()
     limit_train: int | None = None
     limit_test: int | None = None
     calibration_size: int = 512
@@ -108,6 +114,20 @@ class WorkloadConfig:
             raise _wrong("mean, std", (self.mean, self.std), "both or neither, with one number per channel")
         if self.std is not None and min(self.std) <= 0:
             raise _wrong("std", self.std, "positive numbers")
+
+    @property
+    def open_dimensions(self) -> dict[str, dict[int, str]]:
+        """`dynamic` by input and axis; the batch of these inputs is open as well.
+
+        >>> WorkloadConfig(model="m:f", train="m:f", test="m:f", dynamic=("x:1=time",)).open_dimensions
+        {'x': {0: 'batch', 1: 'time'}}
+        """
+        found: dict[str, dict[int, str]] = {}
+        for entry in self.dynamic:
+            place, _, title = entry.partition("=")
+            name, _, axis = place.rpartition(":")
+            found.setdefault(name, {0: "batch"})[int(axis)] = title
+        return found
 
     def resolved(self, reference: str) -> str:
         """`reference` with a relative path in it made absolute from `folder`; module references stay as they are.
@@ -169,8 +189,8 @@ def config_from(entries: Mapping[str, Any], *, folder: Path) -> WorkloadConfig:
     Traceback (most recent call last):
     edgekit.errors.WorkloadError: unknown key 'sede'
       where: sede
-      rule: one of calibration_size, image_size, labels, limit_test, limit_train, mean, model, name, seed, selection, \
-selection_from, shorter_side, std, task, test, train
+      rule: one of calibration_size, dynamic, image_size, labels, limit_test, limit_train, mean, model, name, seed, \
+selection, selection_from, shorter_side, std, task, test, train
       way out: did you mean seed?
     """
     import difflib
@@ -205,6 +225,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) is not None
+
+
+def _is_open_dimensions(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(entry, str) and re.fullmatch(r"[^:=]+:\d+=[A-Za-z_]\w*", entry) for entry in value
+    )
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -220,7 +250,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "test": _REFERENCE,
     "selection": _REFERENCE,
     "task": (_is_text, "a task's name"),
-    "name": (_is_text, "a name"),
+    "name": (_is_name, "letters, digits, '.', '_' and '-', 64 at most"),
     "selection_from": (lambda value: value in ("test", "train"), '"test" or "train"'),
     "labels": (lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of names"),
     "image_size": (
@@ -230,6 +260,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shorter_side": (_is_count, "a positive number of pixels"),
     "mean": (_is_numbers, "a list of numbers, one per channel"),
     "std": (_is_numbers, "a list of numbers, one per channel"),
+    "dynamic": (_is_open_dimensions, "a list of open dimensions, each as INPUT:AXIS=NAME, such as tokens:1=time"),
     "limit_train": (_is_count, "a positive number of samples"),
     "limit_test": (_is_count, "a positive number of samples"),
     "calibration_size": (_is_count, "a positive number of samples"),

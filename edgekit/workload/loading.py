@@ -20,6 +20,7 @@ from edgekit.workload.randomness import derive, isolated
 
 PREFETCH = 4
 """Batches that each worker keeps ready."""
+RAISED = "the dataset's __getitem__ raised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Stream(Dataset[Any]):
             try:
                 items = _fetch(self.dataset, indexes)
             except Exception as error:  # noqa: BLE001 - whatever the user's code raises
-                return _blame(error, self.dataset, "the dataset's __getitem__ raised")
+                return _blame(error, self.dataset, RAISED)
             try:
                 return as_batch(self._collate(items), self.signature)
             except DataError as error:
@@ -216,6 +217,18 @@ def size_of(dataset: Dataset[Any]) -> int:
             rule="a map-style Dataset: __len__ and __getitem__",
             way_out="implement __len__, or return the samples as a list",
         ) from error
+
+
+def item_of(dataset: Dataset[Any], index: int) -> Any:
+    """One item of a map-style data set.
+
+    Raises:
+        DataError: the data set raised.
+    """
+    try:
+        return dataset[index]
+    except Exception as error:
+        raise _blame(error, dataset, RAISED).raised() from error
 
 
 def collate_of(dataset: Dataset[Any]) -> Callable[[list[Any]], Any]:

@@ -67,7 +67,7 @@ def _explained(function: Callable[..., Any], reference: str, folder: Path | None
         with _importable(folder):
             try:
                 return function(*args, **kwargs)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _as_workload_error(error, reference, f"{reference} raised") from error
 
     return call
@@ -90,7 +90,7 @@ def _load_file(path: Path, reference: str) -> ModuleType:
     with _importable(path.parent):
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script may exit where it stands, as argparse does
             del sys.modules[name]
             raise _as_workload_error(error, str(path), "the file cannot be imported") from error
     return module
@@ -109,7 +109,7 @@ def _load_module(target: str, reference: str) -> ModuleType:
                 rule=RULE,
                 way_out="install the package, or name the file: path/to/file.py:function",
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _as_workload_error(error, target, "the module cannot be imported") from error
 
 
@@ -127,7 +127,7 @@ def _importable(folder: Path | None) -> Iterator[None]:
             sys.path.remove(entry)
 
 
-def _as_workload_error(error: Exception, where: str, what: str) -> Exception:
+def _as_workload_error(error: Exception | SystemExit, where: str, what: str) -> Exception:
     if isinstance(error, WorkloadError):
         return error
     frames = traceback.extract_tb(error.__traceback__)

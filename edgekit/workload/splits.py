@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from edgekit.errors import DataError
-from edgekit.workload.loading import size_of
+from edgekit.workload.loading import item_of, size_of
 from edgekit.workload.randomness import derive, isolated
 
 SELECTION_AT_MOST = 5000
@@ -201,7 +201,7 @@ def _digest(dataset: Dataset[Any], source: str, seed: int) -> str:
     digest = hashlib.sha256(f"{source}\n{size_of(root)}\n".encode() + indexes.astype("<i8").tobytes())
     with isolated(seed):
         for position in sorted({index * size // SAMPLED for index in range(SAMPLED)}):
-            for leaf in pytree.tree_leaves(cast("Any", dataset)[position]):
+            for leaf in pytree.tree_leaves(item_of(dataset, position)):
                 digest.update(_leaf_bytes(leaf))
     return digest.hexdigest()
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from edgekit.device.preprocess import Preprocessing
-from edgekit.errors import WorkloadError
+from edgekit.errors import DataError, WorkloadError
 from edgekit.tasks import Task, outputs_of
 from edgekit.workload.batch import Batch
 from edgekit.workload.config import TASKS, WorkloadConfig
@@ -34,6 +36,7 @@ class Workload:
         splits: the data.
         labels: class names in the order of the outputs, or ().
         preprocessing: how an image becomes an input, where that is known.
+        dynamic: for inputs whose samples differ in size, the names of their open dimensions by axis, batch included.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Workload:
     splits: Splits
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         """A fresh trained model: in eval mode, on the CPU, in float32, its weights finite.
@@ -77,7 +81,7 @@ class Workload:
 def load_workload(config: WorkloadConfig) -> Workload:
     """Load what `config` names: the model's factory, the data, the task.
 
-    The model is made once and tried on one batch, so that what does not fit together is found here.
+    The model is made once and tried on a batch of each, so that what does not fit together is found here.
 
     Raises:
         WorkloadError: a reference is wrong or its function raises, the model is none or its weights are not finite.
@@ -113,22 +117,45 @@ def load_workload(config: WorkloadConfig) -> Workload:
         splits=splits,
         labels=config.labels or tuple(str(label) for label in getattr(train, "classes", ())),
         preprocessing=preprocessing,
+        dynamic=config.open_dimensions,
     )
-    if workload.task.target_is_reference:
-        workload = with_reference_targets(workload)
     try_out(workload)
-    return workload
+    return with_reference_targets(workload) if workload.task.target_is_reference else workload
 
 
 def try_out(workload: Workload) -> None:
-    """Run the model on one batch and hold the answer against the task.
+    """Run the model on one batch of training and of test data, and hold the answers against the task.
 
     Raises:
         WorkloadError: the model raises on a batch.
-        DataError: targets are missing, out of range or of another shape; outputs are not finite.
+        DataError: targets are missing, out of range or of another shape; outputs are not finite; labels do not fit.
     """
-    model = workload.model()
-    batch = next(iter(loader(workload.splits.test, 8, model=model, seed=workload.splits.seed)))
+    model, task = workload.model(), workload.task
+    for name, part in (("training", workload.splits.train), ("test", workload.splits.test)):
+        batch = next(iter(loader(part, 8, model=model, seed=workload.splits.seed)))
+        outputs = _answers(workload, model, batch, f"{name} data")
+        if task.target_is_reference:
+            task.check(outputs, outputs[0])
+        elif isinstance(batch.target, Tensor):
+            task.check(outputs, batch.target.cpu().numpy())
+        elif task.name != "custom" and (name == "test" or batch.target is not None):
+            found = "carry no target" if batch.target is None else f"have a {type(batch.target).__name__} for a target"
+            raise WorkloadError(
+                f"the data {found}",
+                where=f"{name} data",
+                rule=f"the task {task.name} needs one target per sample",
+                way_out='return (x, y) from the dataset, or set task = "imitation" to take the original as reference',
+            )
+    if workload.labels and outputs[0].ndim == 2 and outputs[0].shape[1] != len(workload.labels):
+        raise DataError(
+            f"{len(workload.labels)} labels: {', '.join(workload.labels[:8])}",
+            where="labels",
+            rule=f"one for each of the model's {outputs[0].shape[1]} outputs",
+            way_out="name them with --labels (or labels in edgekit.toml), in the order of the outputs",
+        )
+
+
+def _answers(workload: Workload, model: nn.Module, batch: Batch, where: str) -> tuple[np.ndarray, ...]:
     try:
         with torch.no_grad():
             outputs = outputs_of(batch.call(model))
@@ -137,21 +164,12 @@ def try_out(workload: Workload) -> None:
     except Exception as error:
         shapes = ", ".join(f"{leaf.dtype} {list(leaf.shape)}".removeprefix("torch.") for leaf in batch.leaves())
         raise WorkloadError(
-            f"the model raised on a batch of the test data: {type(error).__name__}: {error}",
+            f"the model raised on a batch of the {where}: {type(error).__name__}: {error}",
             where=workload.model_reference,
             rule=f"the model takes what the data give: {shapes}",
             way_out="check shapes and dtypes; edgekit stacks the items of the dataset to a batch and passes it on",
         ) from error
-    if not isinstance(batch.target, Tensor):
-        if workload.task.name == "custom":
-            return
-        raise WorkloadError(
-            "the data carry no target" if batch.target is None else f"the target is a {type(batch.target).__name__}",
-            where="test data",
-            rule=f"the task {workload.task.name} needs one target per sample",
-            way_out='return (x, y) from the dataset, or set task = "imitation" to take the original as reference',
-        )
-    workload.task.check(tuple(output.float().cpu().numpy() for output in outputs), batch.target.cpu().numpy())
+    return tuple(output.float().cpu().numpy() for output in outputs)
 
 
 def with_reference_targets(workload: Workload) -> Workload:
@@ -165,21 +183,14 @@ def with_reference_targets(workload: Workload) -> Workload:
     def answered(part: Dataset[Any]) -> Dataset[Any]:
         return Answered(part, model, seed=splits.seed)
 
-    return Workload(
-        name=workload.name,
-        model_reference=workload.model_reference,
-        factory=workload.factory,
-        task=workload.task,
-        splits=Splits(
-            train=splits.train,
+    return replace(
+        workload,
+        splits=replace(
+            splits,
             calibration=answered(splits.calibration),
             selection=answered(splits.selection),
             test=answered(splits.test),
-            sources=splits.sources,
-            seed=splits.seed,
         ),
-        labels=workload.labels,
-        preprocessing=workload.preprocessing,
     )
 
 
@@ -252,4 +263,5 @@ def _preprocessing(config: WorkloadConfig) -> Preprocessing | None:
 
 def _name(reference: str) -> str:
     target, _, function = reference.rpartition(":")
-    return f"{Path(target).stem}-{function}".replace(".", "-")
+    # What a bundle takes for a name.
+    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{Path(target).stem}-{function}").lstrip("_-")[:64] or "model"

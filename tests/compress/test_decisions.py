@@ -120,7 +120,14 @@ def test_caution_is_one_standard_error():
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_drop": -1.0}, {"max_latency_ms": 0.0}, {"max_size_bytes": -5}, {"time_s": 0.0}]
+    "limits",
+    [
+        {"max_drop": -1.0},
+        {"max_latency_ms": 0.0},
+        {"max_latency_ms": float("inf")},
+        {"max_size_bytes": -5},
+        {"time_s": 0.0},
+    ],
 )
 def test_limits_must_be_positive(limits):
     with pytest.raises(EdgekitError, match=str(next(iter(limits.values())))) as caught:

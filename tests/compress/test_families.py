@@ -166,3 +166,67 @@ def test_the_users_project_is_taken_as_it_is(shared, tmp_path, capsys):
     assert rows["pruned-1"]["parameters"] < rows["fp32"]["parameters"]
     assert rows["int8"]["size_bytes"] < 0.4 * rows["fp32"]["size_bytes"]
     assert load(report["bundle"]).check().samples == 4
+
+
+SEQUENCES = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+
+class Tagger(nn.Module):
+    '''Mean of embeddings behind two matrix products; takes sequences of any length.'''
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(50, 64)
+        self.mix = nn.Linear(64, 128)
+        self.head = nn.Linear(128, 3)
+
+    def forward(self, tokens):
+        return self.head(torch.relu(self.mix(self.words(tokens))).mean(1))
+
+
+def model():
+    torch.manual_seed(0)
+    return Tagger().eval()
+
+
+def padded(items):
+    longest = max(len(tokens) for tokens, _ in items)
+    rows = [torch.nn.functional.pad(tokens, (0, longest - len(tokens))) for tokens, _ in items]
+    return torch.stack(rows), torch.tensor([label for _, label in items])
+
+
+def data(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    items = []
+    for index in range(n):
+        tokens = torch.randint(0, 50, (5 + index % 7,), generator=generator)
+        with torch.no_grad():
+            items.append((tokens, int(model()(tokens[None]).argmax())))
+    return DataLoader(items, batch_size=8, collate_fn=padded)
+
+
+def train_data():
+    return data(96, 1)
+
+
+def test_data():
+    return data(64, 2)
+"""
+
+
+def test_samples_of_different_lengths_keep_an_open_dimension(tmp_path, capsys):
+    project = tmp_path / "tagger.py"
+    project.write_text(SEQUENCES)
+    data = ["--train", f"{project}:train_data", "--test", f"{project}:test_data", "--dynamic", "tokens:1=time"]
+    code, report = compressed(
+        capsys, f"{project}:model", *data, "--rounds", 0, "--max-drop", 40, "--time", "60s", "--out", tmp_path / "run"
+    )
+    assert code == 0
+    model = load(report["bundle"])
+    assert str(model.spec.inputs[0]) == "int64 [batch, time]"
+    for length in (3, 11):
+        answer = model.run({"tokens": np.full((2, length), 7)})
+        assert [value.shape for value in answer.values()] == [(2, 3)]

@@ -1,0 +1,343 @@
+"""Each stage by itself, from what the last one wrote; every figure is checked by other means."""
+
+import hashlib
+import json
+import tomllib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+# A bundle says so where its int8 file was made for another processor than this one; the figures are the same.
+pytestmark = pytest.mark.filterwarnings("ignore:.*was made for:UserWarning")
+
+
+def count(model):
+    return sum(value.numel() for value in model.parameters())
+
+
+def macs(width):
+    """Of the project's network, by the formula for convolutions; all of them give maps of 8 x 8."""
+    return 8 * 8 * 9 * (3 * width + 2 * width * width) + 4 * width
+
+
+def kilobytes(path):
+    return f"{path.stat().st_size / 1e3:.1f} kB"
+
+
+def small(project, folder):
+    """The user's own class in the narrow width, with the weights that a stage wrote."""
+    net = project.source.Net(16)
+    net.load_state_dict(load_file(folder / "weights.safetensors"))
+    return net.eval()
+
+
+def test_a_dry_run_says_what_can_go_and_writes_nothing(done, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = done("prune", *project.words, "--dry-run").out
+    for line in ("2 channel groups", "1 residual blocks", "stem: 32 -> 16 channels", "block.first: 32 -> 16 channels"):
+        assert line in text
+    about = done("prune", *project.words, "--dry-run", "--json").json
+    assert {row["group"]: (row["before"], len(row["kept"])) for row in about["plan"]["narrowings"]} == {
+        "stem": (32, 16),
+        "block.first": (32, 16),
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prune_leaves_plan_and_weights_and_prints_the_proof(pruned, project):
+    assert sorted(path.name for path in pruned.folder.iterdir()) == ["plan.json", "weights.safetensors"]
+    assert "proof: equals the masked original to " in pruned.answer.out
+    assert f"wrote {pruned.folder}" in pruned.answer.out
+    net = small(project, pruned.folder)
+    counts = f"parameters  {count(project.source.model()) / 1e3:.1f} k -> {count(net) / 1e3:.1f} k"
+    assert counts in pruned.answer.out
+
+
+def test_prune_as_json_has_counts_plan_and_proof(done, project, tmp_path):
+    about = done("prune", *project.words, "--keep", "0.5", "--out", tmp_path / "p", "--json").json
+    net = small(project, tmp_path / "p")
+    assert about["parameters"] == {"before": count(project.source.model()), "after": count(net)}
+    assert about["MACs"] == {"before": macs(32), "after": macs(16)}
+    assert about["plan"] == json.loads((tmp_path / "p" / "plan.json").read_text())
+    assert 0 <= about["proof"]["max_relative_difference"] <= 1e-9
+
+
+def test_a_named_block_is_removed(done, project, tmp_path):
+    done("prune", *project.words, "--keep", "1", "--drop-block", "block", "--out", tmp_path / "p")
+    plan = json.loads((tmp_path / "p" / "plan.json").read_text())
+    assert [block["name"] for block in plan["blocks"]] == ["block"]
+
+
+def test_replay_proves_the_plan_again_and_writes_nothing(done, project, pruned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = done("prune", *project.words, "--replay", pruned.folder).out
+    assert "proof: equals the masked original to " in text
+    assert f"replayed {pruned.folder}" in text
+    about = done("prune", *project.words, "--replay", pruned.folder, "--json").json
+    assert about["parameters"]["after"] == count(small(project, pruned.folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_distill_trains_the_pruned_network_for_as_long_as_asked(distilled, pruned, project):
+    about = distilled.answer.json
+    # 192 samples, a quarter of them held out for calibration: four whole batches of 32.
+    assert (about["fit"]["steps"], about["fit"]["epochs_done"]) == (4, 1.0)
+    assert sorted(path.name for path in distilled.folder.iterdir()) == ["fit.json", "plan.json", "weights.safetensors"]
+    assert json.loads((distilled.folder / "fit.json").read_text()) == about["fit"]
+    assert (distilled.folder / "plan.json").read_text() == (pruned.folder / "plan.json").read_text()
+    before, after = small(project, pruned.folder), small(project, distilled.folder)
+    assert about["parameters"]["after"] == count(after)
+    assert not torch.equal(before.stem.weight, after.stem.weight)
+    assert not list(distilled.folder.parent.glob(".distilled.checkpoint*"))
+
+
+def test_distill_prints_counts_on_stdout_and_progress_on_stderr(done, project, pruned, tmp_path):
+    words = ["--pruned", pruned.folder, "--epochs", "1", "--time", "60s", "--out", tmp_path / "d"]
+    answer = done("distill", *project.words, *words)
+    assert answer.out.startswith(f"wrote {tmp_path / 'd'}\n  parameters ")
+    assert "training" in answer.err
+    assert "training" not in answer.out
+
+
+def test_export_writes_a_file_that_computes_what_torch_computes(original, project, answers):
+    x, _ = project.source.test_data().tensors
+    with torch.no_grad():
+        want = project.source.model()(x).numpy()
+    np.testing.assert_allclose(answers(original.path, x), want, rtol=1e-3, atol=1e-4)
+    for text in (
+        f"wrote {original.path}",
+        "exporter    torch.export",
+        "inputs      x float32 [batch, 3, 16, 16]",
+        f"size        {kilobytes(original.path)}",
+        f"parameters  {count(project.source.model()) / 1e3:.1f} k",
+        f"MACs        {macs(32) / 1e6:.1f} M",
+    ):
+        assert text in original.answer.out
+    assert "exporting: " in original.answer.err
+
+
+def test_export_takes_a_pruned_network(done, project, distilled, answers, tmp_path):
+    path = tmp_path / "small.onnx"
+    answer = done("export", *project.words, "--pruned", distilled.folder, "--opset", "18", "--out", path, "--json")
+    net = small(project, distilled.folder)
+    assert answer.err == ""
+    assert (answer.json["path"], answer.json["opset"]) == ("small.onnx", 18)
+    assert (answer.json["parameters"], answer.json["macs"]) == (count(net), macs(16))
+    assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [18]
+    x, _ = project.source.test_data().tensors
+    with torch.no_grad():
+        np.testing.assert_allclose(answers(path, x), net(x).numpy(), rtol=1e-3, atol=1e-4)
+
+
+HARMLESS = """
+
+class Asking(Net):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if x[0, 0, 0, 0] > x[0, 0, 0, 1] else y + 0
+
+
+def asking():
+    net = Asking()
+    net.load_state_dict(model().state_dict())
+    return net
+"""
+
+
+def test_export_says_which_exporter_refused_the_model_before(done, project, tmp_path):
+    (tmp_path / "net.py").write_text(project.path.read_text() + HARMLESS)
+    text = done("export", f"{tmp_path / 'net.py'}:asking", *project.data, "--out", tmp_path / "asking.onnx").out
+    assert "exporter    torchscript" in text
+    assert "refused before: torch.export: " in text
+    assert "return y if x[0, 0, 0, 0] > x[0, 0, 0, 1] else y + 0" in text
+
+
+def test_quantize_explains_every_node(int8, original, project, answers):
+    convolutions = [node.name for node in onnx.load(original.path).graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 3
+    rows = [line for line in int8.answer.out.splitlines() if any(name in line for name in convolutions)]
+    assert len(rows) == 3
+    assert all("int8" in row for row in rows)
+    assert f"{kilobytes(int8.path)}, was {kilobytes(original.path)}" in int8.answer.out
+    types = {value.data_type for value in onnx.load(int8.path).graph.initializer}
+    assert onnx.TensorProto.INT8 in types
+    x, labels = project.source.test_data().tensors
+    assert (answers(int8.path, x).argmax(1) == labels.numpy()).mean() >= 0.9
+
+
+def test_quantize_as_json_counts_the_nodes(done, project, original, tmp_path):
+    path = tmp_path / "q.onnx"
+    answer = done("quantize", *project.words, "--file", original.path, "--ranges", "minmax", "--out", path, "--json")
+    assert (answer.err, answer.json["path"]) == ("", "q.onnx")
+    assert len(answer.json["nodes"]) >= len(onnx.load(original.path).graph.node) - 1
+    assert sum(node["precision"] == "int8" for node in answer.json["nodes"]) >= 3
+    assert answer.json["plan"]["ranges"] == "minmax"
+    onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_quantize_for_cuda_gives_half_precision(done, project, original, tmp_path):
+    path = tmp_path / "half.onnx"
+    done("quantize", *project.words, "--file", original.path, "--device", "cuda", "--out", path)
+    types = {value.data_type for value in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in types
+    assert onnx.TensorProto.INT8 not in types
+
+
+def test_validate_scores_the_files_as_onnx_runtime_itself_does(done, project, original, int8, answers):
+    words = ["--file", original.path, "--file", int8.path, "--split", "all-test", "--time", "1s"]
+    answer = done("validate", *project.words, *words, "--json")
+    rows = {row["file"]: row for row in answer.json["rows"]}
+    assert (answer.err, list(rows), answer.json["baseline"]) == ("", ["original", "original.int8"], "original")
+    x, labels = project.source.test_data().tensors
+    for name, path in (("original", original.path), ("original.int8", int8.path)):
+        accuracy = 100 * (answers(path, x).argmax(1) == labels.numpy()).mean()
+        assert rows[name]["score"]["n"] == 96
+        assert rows[name]["score"]["metric"]["value"] == pytest.approx(accuracy)
+        assert rows[name]["drop"]["value"] == pytest.approx(100 - accuracy)
+        assert rows[name]["size_bytes"] == path.stat().st_size
+        assert list(rows[name]["nodes"]["providers"]) == ["CPUExecutionProvider"]
+    assert rows["original"]["ratio"]["value"] == 1.0
+
+
+def test_validate_prints_a_table_of_the_half_that_is_test(done, project, original, int8):
+    answer = done("validate", *project.words, "--file", original.path, "--file", int8.path, "--time", "1s")
+    for text in ("net-model: test", "original (cpu)", "original.int8 (cpu)", "100.00 [100.00, 100.00]", "CPU "):
+        assert text in answer.out
+    assert "validating on cpu: " in answer.err
+    assert "validating" not in answer.out
+
+
+def test_bench_measures_all_files_in_one_run(done, original, int8, tmp_path):
+    words = [original.path, int8.path, "--time", "1s", "--batch", "2"]
+    answer = done("bench", *words, "--raw", tmp_path / "raw.json", "--json")
+    files = answer.json["files"]
+    assert (answer.err, list(files)) == ("", ["original", "original.int8"])
+    assert files["original"]["ratio"]["value"] == 1.0
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    assert list(raw) == list(files)
+    for name, row in files.items():
+        p50, samples = row["latency"]["p50_ms"]["value"], raw[name]["samples_ms"]
+        assert min(samples) <= p50 <= max(samples)
+    text = done("bench", *words).out
+    for part in ("cpu, 1 thread, batch 2", "original ", "original.int8", "measured for 1.0 s at most"):
+        assert part in text
+
+
+def test_bench_takes_inputs_from_a_file(done, tiny, tmp_path):
+    np.savez(tmp_path / "in.npz", x=np.ones((3, 4), np.float32))
+    assert done("bench", tiny, "--data", tmp_path / "in.npz", "--time", "0.1s", "--json").json["files"]["tiny"]
+
+
+def test_bundle_holds_the_very_files(bundle, original, int8, project):
+    assert bundle.answer.out == f"wrote {bundle.folder}; look into it with: edgekit inspect {bundle.folder}\n"
+    about = json.loads((bundle.folder / "edgekit" / "bundle.json").read_text())
+    assert [(row["name"], row["precision"], row["target"]) for row in about["variants"]] == [
+        ("int8-x86-vnni", "int8", "x86-vnni"),
+        ("fp32", "fp32", "any"),
+    ]
+    for row, path in zip(about["variants"], (int8.path, original.path), strict=True):
+        assert (bundle.folder / row["file"]).read_bytes() == path.read_bytes()
+    assert (about["name"], about["labels"], about["golden_samples"]) == ("net-model", list(project.classes), 4)
+
+
+def test_bundle_has_the_name_and_as_many_samples_as_asked_for(done, project, original, tmp_path):
+    words = ["--file", f"fp32={original.path}", "--samples", "2", "--name", "other", "--out", tmp_path / "b"]
+    assert done("bundle", *project.words, *words, "--json").json == {"bundle": str(tmp_path / "b")}
+    about = json.loads((tmp_path / "b" / "edgekit" / "bundle.json").read_text())
+    assert (about["name"], about["golden_samples"]) == ("other", 2)
+
+
+def test_a_bundle_is_named_after_any_file(done, project, original, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my net (2).py").write_text(project.path.read_text())
+    answer = done("bundle", "my net (2).py:model", *project.data, "--file", f"fp32={original.path}", "--json")
+    assert answer.json == {"bundle": "my-net-2-model.edgekit"}
+    assert json.loads((tmp_path / "my-net-2-model.edgekit/edgekit/bundle.json").read_text())["name"] == "my-net-2-model"
+
+
+def test_inspect_of_a_bundle_checks_it_and_gives_its_identity(done, bundle):
+    about = done("inspect", bundle.folder, "--json").json
+    manifest = (bundle.folder / "edgekit" / "bundle.json").read_bytes()
+    assert about["digest"] == hashlib.sha256(manifest).hexdigest()
+    assert (about["whole"], about["changed"]) == (True, [])
+    sizes = {str(p.relative_to(bundle.folder)): p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file()}
+    del sizes["edgekit/bundle.json"]
+    assert about["size_bytes"] == sum(sizes.values())
+    text = done("inspect", bundle.folder).out
+    assert text.startswith(f"{bundle.folder}\n")
+    assert about["digest"] in text
+
+
+def test_inspect_of_an_onnx_file_says_what_it_takes_and_holds(done, original):
+    about = done("inspect", original.path, "--json").json
+    graph = onnx.load(original.path).graph
+    assert about["inputs"] == ["x float32 [batch, 3, 16, 16]"]
+    assert (about["nodes"], about["tensors"]) == (len(graph.node), len(graph.initializer))
+    assert about["size"] == kilobytes(original.path)
+    assert f"size        {kilobytes(original.path)}" in done("inspect", original.path).out
+
+
+def test_run_predicts_what_torch_predicts(done, bundle, project, tmp_path):
+    x, _ = project.source.test_data().tensors
+    np.save(tmp_path / "one.npy", x[0].numpy())
+    np.save(tmp_path / "five.npy", x[:5].numpy())
+    with torch.no_grad():
+        named = [project.classes[index] for index in project.source.model()(x[:5]).argmax(1)]
+    assert len(set(named)) > 1
+    answer = done("run", bundle.folder, tmp_path / "one.npy", tmp_path / "five.npy", "--check")
+    lines = answer.out.splitlines()
+    assert "golden vectors: 4 samples reproduced" in lines
+    one, five = lines[-2:]
+    assert one.startswith(f"{tmp_path / 'one.npy'}: {named[0]} (")
+    assert [part.split(" ")[0] for part in five.removeprefix(f"{tmp_path / 'five.npy'}: ").split(", ")] == named
+
+
+def test_run_as_json_has_the_probabilities(done, bundle, project, answers, tmp_path):
+    x, labels = project.source.test_data().tensors
+    np.save(tmp_path / "one.npy", x[0].numpy())
+    about = done("run", bundle.folder, tmp_path / "one.npy", "--check", "--json").json
+    prediction = about["predictions"][str(tmp_path / "one.npy")]
+    assert (prediction["label"], prediction["index"]) == (project.classes[labels[0]], int(labels[0]))
+    assert sum(prediction["probabilities"]) == pytest.approx(1)
+    assert about["golden"]["samples"] == 4
+    unchecked = done("run", bundle.folder, tmp_path / "one.npy", "--json").json
+    assert unchecked["golden"] is None
+    logits = answers(bundle.folder / "models" / "model" / "fp32" / "model.onnx", x[:1])[0]
+    assert prediction["probabilities"] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=0.1)
+
+
+def test_doctor_tries_the_providers(edgekit):
+    answer = edgekit("doctor", "--json")
+    findings = {row["name"]: row for row in answer.json}
+    assert answer.code == (4 if any(row["status"] == "fault" for row in answer.json) else 0)
+    assert findings["CPUExecutionProvider"]["found"] == "runs a model and computes it right"
+    text = edgekit("doctor").out
+    assert all(name in text for name in findings)
+
+
+def test_doctor_ends_with_4_where_something_is_at_fault(edgekit, monkeypatch):
+    from edgekit.device import Finding
+
+    broken = Finding(name="engine", status="fault", found="smoke [black]", way_out="open the window")
+    monkeypatch.setattr("edgekit.device.doctor", lambda: (broken,))
+    answer = edgekit("doctor")
+    assert answer.code == 4
+    assert "smoke [black]" in answer.out
+
+
+def test_init_writes_a_file_that_reads_as_toml_and_overwrites_nothing(edgekit, error_text, tmp_path):
+    path = tmp_path / "new" / "edgekit.toml"
+    answer = edgekit("init", path.parent)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == f"wrote {path}: fill in model, train and test, then run `edgekit compress`\n"
+    assert set(tomllib.loads(path.read_text())) == {"model", "train", "test"}
+    path.write_text("mine")
+    answer = edgekit("init", path.parent)
+    assert (answer.code, answer.out) == (4, "")
+    error = (f"{path} is there already", path.parent, "nothing is overwritten", "edit it, or remove it")
+    assert answer.err == error_text(*error)
+    assert path.read_text() == "mine"

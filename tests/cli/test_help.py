@@ -1,0 +1,68 @@
+"""What the command line says about itself."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from edgekit.cli.app import app
+
+ROOT = typer.main.get_command(app)
+COMMANDS = ROOT.commands
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_the_readme_names_the_commands_that_there_are():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert re.findall(r"^\| `edgekit (\w+)` \|", readme, re.MULTILINE) == [
+        *("demo", "compress", "prune", "distill", "export", "quantize", "validate"),
+        *("bench", "bundle", "inspect", "run", "doctor"),
+    ]
+    assert set(COMMANDS) == {*re.findall(r"^\| `edgekit (\w+)` \|", readme, re.MULTILINE), "init"}
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_command_and_the_exit_codes(edgekit, flag):
+    answer = edgekit(flag)
+    assert (answer.code, answer.err) == (0, "")
+    assert all(re.search(rf"\b{name}\b", answer.out) for name in COMMANDS)
+    assert "4 the input or the machine is at fault" in " ".join(answer.out.split())
+
+
+def test_without_words_the_help_is_shown(edgekit):
+    answer = edgekit()
+    assert answer.code == 2
+    assert "Usage: " in answer.out
+    assert "edgekit demo" in answer.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_names_each_option(edgekit, name):
+    answer = edgekit(name, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    options = [word for parameter in COMMANDS[name].params for word in parameter.opts if word.startswith("--")]
+    assert [word for word in options if word not in answer.out] == []
+    assert f"Example: edgekit {name}" in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_and_argument_is_explained(name):
+    silent = [parameter.name for parameter in COMMANDS[name].params if not parameter.help]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_is_one_that_parses(name):
+    text = " ".join(COMMANDS[name].help.split())
+    _, _, example = text.partition("Example: ")
+    for line in example.split("&&"):
+        program, command, *words = shlex.split(line)
+        assert program == "edgekit"
+        with COMMANDS[command].make_context(command, words) as context:
+            assert context.params
