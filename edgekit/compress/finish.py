@@ -101,7 +101,7 @@ def finish(
 
 
 def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate:
-    """The fastest file that holds the budget on the selection split with a margin of one standard error.
+    """The fastest file that holds the budget on the selection split with the margin of `Budget.cautious`.
 
     If none does, the fastest that holds it without a margin; if none does either, the one that breaks it by least. A
     file that is slower than the first one, the fp32 original, is only taken where a limit on size asks for it.

@@ -183,6 +183,7 @@ class _Job:
             "actions": [[action.text, list(action.kept)] for action in possible],
             "target": self.run.settings.target,
             "time": self.run.budget.time_s,
+            "size": self.run.budget.max_size_bytes,
         }
         folder = self.run.stage("price", key, make)
         return Priced.from_dict(json.loads((folder / "priced.json").read_text()), _by_text(possible))

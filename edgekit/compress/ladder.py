@@ -28,7 +28,8 @@ class Choice(Generic[A]):
     """One decision with its price.
 
     `subject` names what it decides about (a block, a group): of several choices on one subject a plan takes one.
-    `damage` is the rise of the loss without any recovery, `gain_ms` the latency saved, both measured alone.
+    `damage` is the rise of the loss without any recovery, `gain_ms` the latency and `gain_bytes` the size that the int8
+    file loses, all measured alone.
     """
 
     action: A
@@ -36,10 +37,17 @@ class Choice(Generic[A]):
     text: str
     damage: float
     gain_ms: float
+    gain_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return {"subject": self.subject, "text": self.text, "damage": self.damage, "gain_ms": self.gain_ms}
+        return {
+            "subject": self.subject,
+            "text": self.text,
+            "damage": self.damage,
+            "gain_ms": self.gain_ms,
+            "gain_bytes": self.gain_bytes,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,7 @@ class Rung(Generic[A]):
     damage: float
     predicted_ratio: float
     predicted_ms: float
+    predicted_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; the choices by their text."""
@@ -58,6 +67,7 @@ class Rung(Generic[A]):
             "damage": self.damage,
             "predicted_ratio": self.predicted_ratio,
             "predicted_ms": self.predicted_ms,
+            "predicted_bytes": self.predicted_bytes,
         }
 
 
@@ -65,6 +75,8 @@ def ladder(
     choices: Sequence[Choice[A]],
     *,
     baseline_ms: float,
+    baseline_bytes: int,
+    max_bytes: int | None = None,
     within: Mapping[str, str],
     joint_damage: Callable[[Sequence[Choice[A]]], float],
 ) -> list[Rung[A]]:
@@ -72,46 +84,68 @@ def ladder(
 
     Damages do not add up: a second block of the same stage hurts more than the first. So at each step the few choices
     that look cheapest alone are tried together with what is taken already, and the one whose joint damage is the least
-    for its gain is taken.
+    for its gain is taken. The gain is latency; as long as the file is larger than `max_bytes`, it is size.
 
     Args:
         choices: what can be decided; those that gain nothing are left out.
         baseline_ms: latency without any of them.
+        baseline_bytes: size without any of them.
+        max_bytes: the size that is asked for; no rung is predicted to be larger.
         within: for a subject that lies inside another one, that other one: with a block gone, its widths no longer
             matter.
         joint_damage: measures the rise of the loss with several choices taken together.
 
-    The prediction adds the gains up, which overstates them a little where choices overlap; what a rung really gives is
+    Predictions add the gains up, which overstates them a little where choices overlap; what a rung really gives is
     measured before anything is decided on it.
 
-    >>> both = [Choice(action=i, subject=s, text=s, damage=d, gain_ms=g) for i, (s, d, g) in
+    >>> both = [Choice(action=i, subject=s, text=s, damage=d, gain_ms=g, gain_bytes=1) for i, (s, d, g) in
     ...         enumerate([("a", 0.1, 0.2), ("b", 0.5, 0.2)])]
-    >>> rungs = ladder(both, baseline_ms=1.0, within={}, joint_damage=lambda taken: sum(c.damage for c in taken))
+    >>> rungs = ladder(both, baseline_ms=1.0, baseline_bytes=9, within={},
+    ...                joint_damage=lambda taken: sum(c.damage for c in taken))
     >>> [[choice.subject for choice in rung.choices] for rung in rungs]
     [['a'], ['a', 'b']]
     """
     taken: tuple[Choice[A], ...] = ()
     rungs: list[Rung[A]] = []
-    damage, left_ms = 0.0, baseline_ms
-    while tries := _promising(choices, taken, within):
-        options = [(joint_damage(together), _gain(together), together) for together in tries]
-        before = _gain(taken)
-        damage, gain, taken = min(options, key=lambda each: _price(each[0] - damage, each[1] - before))
-        left_ms = baseline_ms - gain
-        if left_ms <= LEAST_LEFT * baseline_ms:
+    damage = 0.0
+    limit = baseline_bytes if max_bytes is None else max_bytes
+
+    def rung() -> Rung[A]:
+        left_ms = baseline_ms - _saved_ms(taken)
+        return Rung(
+            choices=taken,
+            damage=damage,
+            predicted_ratio=baseline_ms / left_ms,
+            predicted_ms=left_ms,
+            predicted_bytes=baseline_bytes - _saved_bytes(taken),
+        )
+
+    while len(rungs) < MOST_RUNGS:
+        worth = _saved_ms if baseline_bytes - _saved_bytes(taken) <= limit else _saved_bytes
+        tries = _promising(choices, taken, within, worth)
+        if not tries:
             break
-        ratio = baseline_ms / left_ms
-        if ratio >= (rungs[-1].predicted_ratio * NEXT_RATIO if rungs else FIRST_RATIO):
-            rungs.append(Rung(choices=taken, damage=damage, predicted_ratio=ratio, predicted_ms=left_ms))
-        if len(rungs) == MOST_RUNGS:
+        before = worth(taken)
+        options = [(joint_damage(together), together) for together in tries]
+        damage, taken = min(options, key=lambda each: _price(each[0] - damage, worth(each[1]) - before))
+        if baseline_ms - _saved_ms(taken) <= LEAST_LEFT * baseline_ms:
             break
-    if taken and not rungs and left_ms < baseline_ms:
-        rungs.append(Rung(choices=taken, damage=damage, predicted_ratio=baseline_ms / left_ms, predicted_ms=left_ms))
+        if baseline_bytes - _saved_bytes(taken) > limit:
+            continue
+        first = 0.0 if baseline_bytes > limit else FIRST_RATIO
+        if rung().predicted_ratio >= (rungs[-1].predicted_ratio * NEXT_RATIO if rungs else first):
+            rungs.append(rung())
+    if taken and not rungs and 0 < _saved_ms(taken) < baseline_ms:
+        rungs.append(rung())
     return rungs
 
 
-def _gain(taken: Sequence[Choice[A]]) -> float:
+def _saved_ms(taken: Sequence[Choice[A]]) -> float:
     return sum(choice.gain_ms for choice in taken)
+
+
+def _saved_bytes(taken: Sequence[Choice[A]]) -> int:
+    return sum(choice.gain_bytes for choice in taken)
 
 
 def _price(damage: float, gain: float) -> float:
@@ -119,7 +153,10 @@ def _price(damage: float, gain: float) -> float:
 
 
 def _promising(
-    choices: Sequence[Choice[A]], taken: tuple[Choice[A], ...], within: Mapping[str, str]
+    choices: Sequence[Choice[A]],
+    taken: tuple[Choice[A], ...],
+    within: Mapping[str, str],
+    worth: Callable[[Sequence[Choice[A]]], float],
 ) -> list[tuple[Choice[A], ...]]:
     """What is taken with one more choice, for the few choices that look cheapest alone."""
     subjects = {choice.subject: choice for choice in taken}
@@ -132,7 +169,7 @@ def _promising(
             each for each in taken if each.subject != choice.subject and within.get(each.subject) != choice.subject
         )
         together = (*rest, choice)
-        gain = _gain(together) - _gain(taken)
+        gain = worth(together) - worth(taken)
         if gain > 0:
             damage = choice.damage - sum(each.damage for each in taken if each not in rest)
             found.append((_price(damage, gain), together))

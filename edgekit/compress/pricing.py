@@ -103,6 +103,7 @@ def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: fl
                 pruned = prune(original, example, combine(coupling, [each.action])).model
                 files[key], _ = _int8_file(pruned, run, root / str(len(files)))
         latency = _latencies(files, feeds, run)
+        sizes = {name: path.stat().st_size for name, path in files.items()}
     baseline = latency["original"]
     choices = []
     for each in tried.values():
@@ -117,6 +118,7 @@ def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: fl
                 text=each.action.text,
                 damage=each.damage,
                 gain_ms=baseline - latency[key],
+                gain_bytes=sizes["original"] - sizes[key],
             )
         )
     run.progress(Step("pricing decisions", len(actions), len(actions)))
@@ -125,7 +127,14 @@ def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: fl
         pruned = apply(original, combine(coupling, [choice.action for choice in taken]))
         return _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
 
-    rungs = ladder(choices, baseline_ms=baseline, within=inside(coupling), joint_damage=joint_damage)
+    rungs = ladder(
+        choices,
+        baseline_ms=baseline,
+        baseline_bytes=sizes["original"],
+        max_bytes=run.budget.max_size_bytes,
+        within=inside(coupling),
+        joint_damage=joint_damage,
+    )
     return Priced(choices=tuple(choices), rungs=tuple(rungs), baseline_ms=baseline, skipped=tuple(skipped))
 
 

@@ -47,7 +47,7 @@ def tried(*rounds):
 
 
 def ladder(*ms):
-    return [Rung(choices=(), damage=0.0, predicted_ratio=1 / each, predicted_ms=each) for each in ms]
+    return [Rung(choices=(), damage=0.0, predicted_ratio=1 / each, predicted_ms=each, predicted_bytes=1) for each in ms]
 
 
 RUNGS = ladder(0.8, 0.7, 0.6, 0.5)
