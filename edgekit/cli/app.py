@@ -34,6 +34,7 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(bundles.bundle),
         bundles.inspect,
         bundles.run,
+        machine.profile,
         machine.doctor,
     ),
 }

@@ -12,7 +12,7 @@ from edgekit.cli import show
 from edgekit.cli.onnx_files import shared_spec
 from edgekit.cli.options import HOW, AsJson, Importance, Ranges
 from edgekit.store import write_json, writing
-from edgekit.units import format_bytes, format_count, parse_duration_s
+from edgekit.units import format_bytes, format_count, format_latency, parse_duration_s
 from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
 
 Pruned = Annotated[
@@ -200,6 +200,14 @@ def quantize(
     ] = "auto",
     ranges: Ranges = "mse",
     bias_correction: Annotated[bool, typer.Option(help="Correct the mean error of each channel.")] = True,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="What operators cost on the device, for --explain, as `edgekit profile` writes it.  "
+            "[default: the one that comes with edgekit]",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print every node: int8 or not, and why.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="The ONNX file to write.")] = Path("model.int8.onnx"),
     json: AsJson = False,
@@ -208,6 +216,7 @@ def quantize(
 
     Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
     """
+    from edgekit.device.profile import load_profile
     from edgekit.quantize import quantize as convert
     from edgekit.validate import feeds_of
 
@@ -226,6 +235,7 @@ def quantize(
             scheme=scheme,
             ranges=ranges,
             bias_correction=bias_correction,
+            profile=None if profile is None else load_profile(profile),
             progress=progress,
         )
     if json:
@@ -234,8 +244,8 @@ def quantize(
     if explain:
         show.table(
             "nodes",
-            ("node", "operator", "precision", "why"),
-            [(n.name, n.op, n.precision, n.reason) for n in done.nodes],
+            ("node", "operator", "precision", "predicted fp32", "predicted int8", "why"),
+            [(n.name, n.op, n.precision, _predicted(n.fp32_us), _predicted(n.int8_us), n.reason) for n in done.nodes],
         )
     show.facts(
         f"wrote {out}",
@@ -246,6 +256,10 @@ def quantize(
             "size": f"{format_bytes(out.stat().st_size)}, was {format_bytes(file.stat().st_size)}",
         },
     )
+
+
+def _predicted(us: float | None) -> str:
+    return "" if us is None else format_latency(us / 1000)
 
 
 def _model(workload: Workload, pruned: Path | None) -> nn.Module:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgekit.errors import QuantizeError
 from edgekit.quantize import dynamic, half
 from edgekit.quantize.graph import load
-from edgekit.quantize.placement import place
+from edgekit.quantize.placement import wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
 from edgekit.quantize.rewrites import rewrite
@@ -67,13 +67,13 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
 
 
 def _insert(graph: ir.Model, plan: QuantPlan, nodes: frozenset[str], model: Path) -> None:
-    placement = place(graph.graph, plan.target, keep_float=plan.reasons)
-    odd = sorted(placement.nodes ^ nodes) or sorted(placement.quantized - set(plan.activations))
+    placement = wired(graph.graph, nodes)
+    odd = sorted(placement.quantized - set(plan.activations))
     if odd:
         raise QuantizeError(
-            f"the plan and the rules of placement differ on {', '.join(odd[:5])}",
+            f"the plan has no scales for {', '.join(odd[:5])}",
             where=str(model),
-            rule="every node is either in the plan's nodes or has its reason; values between int8 nodes have scales",
+            rule="values between int8 nodes have scales",
             way_out="plan again; nodes that shall stay in fp32 are named in keep_float",
         )
     insert(graph, placement, plan)

@@ -16,7 +16,7 @@ from edgekit.progress import Progress, Step
 from edgekit.quantize.calibration import channel_means
 from edgekit.quantize.graph import constant, initializer
 from edgekit.quantize.macs import macs
-from edgekit.quantize.placement import Placement, place
+from edgekit.quantize.placement import Placement, wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert, output_axis
 from edgekit.quantize.ranges import quantized_weight, weight_scales
@@ -55,7 +55,7 @@ def _sequential(
     for index, layer in enumerate(layers):
         value = str(layer.outputs[0].name)
         twin = model.clone()
-        insert(twin, place(twin.graph, plan.target, keep_float=plan.reasons), replace(plan, bias_shift=shifts))
+        insert(twin, wired(twin.graph, plan.nodes), replace(plan, bias_shift=shifts))
         # Where the fp32 value is an output of the graph, its quantized twin has taken over the name.
         inner = f"{value}_exact" if any(v.name == f"{value}_exact" for n in twin.graph for v in n.outputs) else value
         have = channel_means(twin, [inner], batches)[inner]

@@ -67,11 +67,16 @@ class Kernels:
         return next((node for node in self.nodes if _ADDED.sub("", str(node.name)) == name), None)
 
 
-def kernels_of(path: Path) -> Kernels:
-    """The graph that ONNX Runtime makes of a file on this machine's CPU."""
+def kernels_of(path: Path, dtype: str = "uint8") -> Kernels:
+    """The graph that ONNX Runtime makes of a file on this machine's CPU.
+
+    Files with `int8` activations are for ARM. On x86, ONNX Runtime would make `uint8` of those, and is told not to, so
+    that the graph is the one that ARM runs.
+    """
+    config = {"session.qdqisint8allowed": "1"} if dtype == "int8" else {}
     with tempfile.TemporaryDirectory(prefix="edgekit-kernels-") as folder:
         target = Path(folder) / "optimized.onnx"
-        open_session(path, threads=1, optimized_path=target)
+        open_session(path, threads=1, config=config, optimized_path=target)
         return Kernels(tuple(ir.load(target).graph))
 
 
@@ -92,7 +97,12 @@ def placements(source: ir.Model, plan: QuantPlan, kernels: Kernels) -> tuple[Nod
             else:
                 precision = "int8"
                 reason = "merged into a neighbour" if kernel is None else f"runs as {kernel.op_type}"
-        rows.append(NodePlacement(name=name, op=node.op_type, precision=precision, reason=reason))
+        fp32_us, int8_us = plan.costs_us.get(name, (None, None))
+        rows.append(
+            NodePlacement(
+                name=name, op=node.op_type, precision=precision, reason=reason, fp32_us=fp32_us, int8_us=int8_us
+            )
+        )
     return tuple(rows)
 
 

@@ -63,18 +63,35 @@ def place(graph: ir.Graph, target: str, *, keep_float: Collection[str] = ()) -> 
         target: the kind of device.
         keep_float: names of nodes that stay in fp32 whatever the rules say.
     """
-    placement = Placement()
+    nodes: set[str] = set()
+    reasons: dict[str, str] = {}
     for node in graph:
         name = _name(node)
-        if name in placement.nodes:  # An activation that the node before it has taken along.
+        if name in nodes:  # An activation that the node before it has taken along.
             continue
-        why = ASKED if name in keep_float else _refusal(node, target, placement)
-        if why is None:
-            placement.nodes.add(name)
-            _fuse_activation(node, placement, keep_float)
-        else:
-            placement.reasons[name] = why
-    _drop_islands(graph, placement)
+        why = ASKED if name in keep_float else _refusal(node, target, nodes)
+        if why is not None:
+            reasons[name] = why
+            continue
+        nodes.add(name)
+        activation = _activation_behind(node)
+        if activation is not None and _name(activation) not in keep_float:
+            nodes.add(_name(activation))
+    for name in _islands(graph, nodes):
+        nodes.discard(name)
+        reasons[name] = "an island without matrix products: int8 would cost more than it gives"
+    placement = wired(graph, nodes)
+    placement.reasons = reasons
+    return placement
+
+
+def wired(graph: ir.Graph, nodes: Collection[str]) -> Placement:
+    """The placement with these int8 nodes: which activations they take along, and which values become integers."""
+    placement = Placement(nodes=set(nodes))
+    for node in graph:
+        activation = _activation_behind(node) if _name(node) in placement.nodes else None
+        if activation is not None and _name(activation) in placement.nodes:
+            placement.fused[_name(node)] = activation
     fused = {id(activation) for activation in placement.fused.values()}
     for node in graph:
         if _name(node) in placement.nodes and id(node) not in fused:
@@ -99,12 +116,12 @@ def _name(node: ir.Node) -> str:
     return node.name
 
 
-def _from_int8(value: ir.Value | None, placement: Placement) -> bool:
+def _from_int8(value: ir.Value | None, nodes: Collection[str]) -> bool:
     producer = None if value is None else value.producer()
-    return producer is not None and producer.name in placement.nodes
+    return producer is not None and producer.name in nodes
 
 
-def _refusal(node: ir.Node, target: str, placement: Placement) -> str | None:
+def _refusal(node: ir.Node, target: str, nodes: Collection[str]) -> str | None:
     """Why a node stays in fp32, or None if it may go to int8."""
     kind = node.op_type
     if node.domain not in ("", "ai.onnx"):
@@ -116,9 +133,9 @@ def _refusal(node: ir.Node, target: str, placement: Placement) -> str | None:
     if kind in ("Relu", "Clip"):
         return "what it follows runs in fp32"
     if kind in ELEMENTWISE | {"Concat"}:
-        return None if any(_from_int8(value, placement) for value in node.inputs) else "its inputs come in fp32"
+        return None if any(_from_int8(value, nodes) for value in node.inputs) else "its inputs come in fp32"
     if kind in UNARY | SAME_SCALE:
-        return None if _from_int8(node.inputs[0], placement) else "its input comes in fp32"
+        return None if _from_int8(node.inputs[0], nodes) else "its input comes in fp32"
     return f"ONNX Runtime has no int8 kernel for {kind}"
 
 
@@ -182,17 +199,13 @@ _OWN_RULES: dict[str, Callable[[ir.Node, str], str | None]] = {
 }
 
 
-def _fuse_activation(node: ir.Node, placement: Placement, keep_float: Collection[str]) -> None:
-    """Let ReLU and Clip vanish: what they cut off is cut off by the output's range, whose lowest integer is zero."""
-    output = node.outputs[0]
-    if node.op_type not in COMPUTE | ELEMENTWISE | {"Concat"} or not only_user(output):
-        return
-    follower = next(iter(output.uses())).node
-    if _name(follower) in keep_float:
-        return
-    if follower.op_type == "Relu" or (follower.op_type == "Clip" and _cuts_at_zero(follower)):
-        placement.fused[_name(node)] = follower
-        placement.nodes.add(_name(follower))
+def _activation_behind(node: ir.Node) -> ir.Node | None:
+    """The ReLU or Clip that vanishes into a node's range: what it cuts off lies below the range's lowest integer."""
+    if node.op_type not in COMPUTE | ELEMENTWISE | {"Concat"} or not only_user(node.outputs[0]):
+        return None
+    follower = next(iter(node.outputs[0].uses())).node
+    cuts = follower.op_type == "Relu" or (follower.op_type == "Clip" and _cuts_at_zero(follower))
+    return follower if cuts else None
 
 
 def _cuts_at_zero(clip: ir.Node) -> bool:
@@ -200,15 +213,15 @@ def _cuts_at_zero(clip: ir.Node) -> bool:
     return low is not None and float(np.asarray(low).ravel()[0]) == 0.0
 
 
-def _drop_islands(graph: ir.Graph, placement: Placement) -> None:
-    """Take back regions without any operator that int8 makes faster: their Q and DQ cost more than they give.
+def _islands(graph: ir.Graph, nodes: Collection[str]) -> set[str]:
+    """Nodes of regions without any operator that int8 makes faster: their Q and DQ cost more than they give.
 
     A convolution that a rewrite has made of something else goes along, but is no reason of its own.
     """
     region: dict[str, int] = {}
     members: dict[int, set[str]] = {}
     for index, node in enumerate(graph):
-        if node.name not in placement.nodes:
+        if node.name not in nodes:
             continue
         found = {
             region[producer.name]
@@ -219,12 +232,7 @@ def _drop_islands(graph: ir.Graph, placement: Placement) -> None:
         members[index] = names
         region.update(dict.fromkeys(names, index))
     gains = {_name(node) for node in graph if node.op_type in COMPUTE and not _name(node).endswith("_as_conv")}
-    for names in members.values():
-        if not names & gains:
-            for name in names:
-                placement.nodes.discard(name)
-                placement.fused.pop(name, None)
-                placement.reasons[name] = "an island without matrix products: int8 would cost more than it gives"
+    return {name for names in members.values() if not names & gains for name in names}
 
 
 def _quantize_values(node: ir.Node, placement: Placement) -> None:

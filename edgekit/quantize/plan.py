@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,8 @@ class QuantPlan:
         nodes: names of the nodes that are to run in int8.
         reasons: for every other node why it does not.
         bias_shift: for a node the correction that is added to its bias, one number per output channel.
+        costs_us: for each node that the device's profile knows in both forms, the predicted microseconds in fp32 and in
+            int8.
     """
 
     target: str
@@ -45,6 +47,7 @@ class QuantPlan:
     nodes: tuple[str, ...]
     reasons: Mapping[str, str]
     bias_shift: Mapping[str, tuple[float, ...]]
+    costs_us: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes in int8"]
@@ -63,6 +66,7 @@ class QuantPlan:
             "nodes": list(self.nodes),
             "reasons": dict(self.reasons),
             "bias_shift": {name: list(shift) for name, shift in self.bias_shift.items()},
+            "costs_us": {name: list(costs) for name, costs in self.costs_us.items()},
         }
 
     @classmethod
@@ -85,6 +89,7 @@ class QuantPlan:
                 nodes=tuple(map(str, data["nodes"])),
                 reasons={str(name): str(why) for name, why in data["reasons"].items()},
                 bias_shift={str(name): tuple(map(float, shift)) for name, shift in data["bias_shift"].items()},
+                costs_us={str(name): (float(fp32), float(int8)) for name, (fp32, int8) in data["costs_us"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QuantizeError(
@@ -97,12 +102,17 @@ class QuantPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlacement:
-    """What became of one node: its precision in the graph that ONNX Runtime really runs, and why."""
+    """What became of one node: its precision in the graph that ONNX Runtime really runs, and why.
+
+    `fp32_us` and `int8_us` are what the device's profile predicts for it, where it could run in either.
+    """
 
     name: str
     op: str
     precision: str
     reason: str
+    fp32_us: float | None = None
+    int8_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,25 +9,24 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from edgekit.device.profile import DeviceProfile, shipped_profile
 from edgekit.errors import QuantizeError
 from edgekit.progress import Progress, silent
 from edgekit.quantize import dynamic
 from edgekit.quantize.bias import bias_shifts
 from edgekit.quantize.calibration import observe
+from edgekit.quantize.costs import Costs
 from edgekit.quantize.graph import load
 from edgekit.quantize.placement import ASKED, Placement, place
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.ranges import Method, affine, choose
 from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.targets import ACTIVATION, TARGETS, WEIGHT_LIMIT, Target
 from edgekit.spec import Feeds, IOSpec
 
-Target = Literal["x86-vnni", "x86-avx2", "arm64", "cuda"]
 Scheme = Literal["auto", "static", "dynamic"]
-TARGETS = ("x86-vnni", "x86-avx2", "arm64", "cuda")
 SCHEMES = ("auto", "static", "dynamic")
 RANGES = ("mse", "minmax", "percentile")
-WEIGHT_LIMIT = {"x86-vnni": 127, "x86-avx2": 63, "arm64": 127, "cuda": 0}
-ACTIVATION = {"x86-vnni": "uint8", "x86-avx2": "uint8", "arm64": "int8"}
 SHARED = 0.5
 """A part of a concatenation takes over the whole's scale if its own range is at least this much of the whole's range:
 one bit is lost at most, and ONNX Runtime copies bytes instead of rescaling each number."""
@@ -43,6 +42,7 @@ def plan_quantization(
     ranges: Method = "mse",
     bias_correction: bool = True,
     keep_float: Collection[str] = (),
+    profile: DeviceProfile | None = None,
     progress: Progress = silent,
 ) -> QuantPlan:
     """Decide what of an fp32 file becomes int8, and on which scales; the file is left as it is.
@@ -60,6 +60,8 @@ def plan_quantization(
         bias_correction: add to each bias what quantization shifts the layer's mean output by (see
             `edgekit.quantize.bias`).
         keep_float: names of nodes that stay in fp32.
+        profile: what operators cost on the device, for the predictions beside each node; by default the one that comes
+            with edgekit.
         progress: told after each batch and each corrected layer.
 
     Raises:
@@ -85,6 +87,7 @@ def plan_quantization(
         _something(names, refusals, model)
         return _plan(target, "dynamic", Placement(nodes=names, reasons=refusals))
     placement = place(graph.graph, target, keep_float=keep_float)
+    costs = Costs(profile or shipped_profile(target))
     recurrent = {str(node.name) for node in graph.graph if node.op_type in ("LSTM", "GRU")}
     at_run_time = recurrent - set(refusals)
     reasons = placement.reasons | {name: refusals[name] for name in recurrent & set(refusals)}
@@ -95,7 +98,7 @@ def plan_quantization(
     plan = replace(_plan(target, "static", placement), ranges=ranges, activations=scales, reasons=placement.reasons)
     shifts = bias_shifts(graph, placement, plan, batches, progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
-    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts)
+    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs.both_ways(graph.graph))
 
 
 def _scales(

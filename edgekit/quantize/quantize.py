@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.device.profile import DeviceProfile
 from edgekit.device.session import open_session
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.applying import apply_plan
@@ -15,9 +16,10 @@ from edgekit.quantize.calibration import no_calibration_data
 from edgekit.quantize.graph import load
 from edgekit.quantize.kernels import kernels_of, placements
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
-from edgekit.quantize.planning import Scheme, Target, plan_quantization
+from edgekit.quantize.planning import Scheme, plan_quantization
 from edgekit.quantize.ranges import Method
 from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.targets import ACTIVATION, Target
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
@@ -36,6 +38,7 @@ def quantize(
     ranges: Method = "mse",
     bias_correction: bool = True,
     keep_float: Collection[str] = (),
+    profile: DeviceProfile | None = None,
     progress: Progress = silent,
 ) -> Quantized:
     """Plan, apply, and read what ONNX Runtime makes of it; see `plan_quantization` for the arguments.
@@ -53,6 +56,7 @@ def quantize(
         ranges: how activation ranges are chosen.
         bias_correction: try it.
         keep_float: names of nodes that stay in fp32.
+        profile: of the device; see `plan_quantization`.
         progress: told after each batch.
 
     Raises:
@@ -74,6 +78,7 @@ def quantize(
         ranges=ranges,
         bias_correction=bias_correction,
         keep_float=keep_float,
+        profile=profile,
         progress=progress,
     )
     apply_plan(model, plan, path)
@@ -118,5 +123,5 @@ def _what_runs(model: Path, plan: QuantPlan, path: Path) -> tuple[tuple[NodePlac
     source = load(model)
     if plan.scheme == "static":
         rewrite(source)
-    kernels = kernels_of(path)
+    kernels = kernels_of(path, ACTIVATION[plan.target])
     return placements(source, plan, kernels), kernels.counts

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgekit.device.profile import shipped_profile
+
 # A bundle says so where its int8 file was made for another processor than this one; the figures are the same.
 pytestmark = pytest.mark.filterwarnings("ignore:.*was made for:UserWarning")
 
@@ -167,6 +169,29 @@ def test_quantize_explains_every_node(int8, original, project, answers):
     assert onnx.TensorProto.INT8 in types
     x, labels = project.source.test_data().tensors
     assert (answers(int8.path, x).argmax(1) == labels.numpy()).mean() >= 0.9
+
+
+def test_what_nodes_are_predicted_to_cost_is_the_profiles(done, edgekit, project, original, tmp_path):
+    profile = shipped_profile("x86-vnni").to_dict()
+    profile["patterns"]["Conv.dense"]["int8"] = {"base_us": 1234.5, "rate_us": 0.0}
+    (tmp_path / "slow.json").write_text(json.dumps(profile))
+    words = ["quantize", *project.words, "--file", original.path, "--out", tmp_path / "q.onnx"]
+    text = done(*words, "--profile", tmp_path / "slow.json", "--explain").out
+    assert text.count("1.23 ms") == 2  # the two 3x3 convolutions of the block
+    (tmp_path / "slow.json").write_text("{}")
+    answer = edgekit(*words, "--profile", tmp_path / "slow.json")
+    assert (answer.code, "no profile of this version" in answer.err) == (4, True)
+
+
+@pytest.mark.slow
+def test_a_profile_of_this_machine(done, tmp_path):
+    path = tmp_path / "profile.json"
+    text = done("profile", "--device", "x86-vnni", "--time", "1s", "--out", path).out
+    assert f"wrote {path}" in text
+    written = json.loads(path.read_text())
+    assert (written["target"], written["threads"]) == ("x86-vnni", 1)
+    assert set(written["patterns"]) == set(shipped_profile("x86-vnni").patterns)
+    assert all(name in text for name in written["patterns"])
 
 
 def test_quantize_as_json_counts_the_nodes(done, project, original, tmp_path):

@@ -62,7 +62,11 @@ def unbroken(project, tmp_path):
 
 def test_kill_9_and_ctrl_c_do_not_change_the_end(project, tmp_path, unbroken):
     out = tmp_path / "broken"
-    for pattern in ("stages/.partial-export-fp32*", "stages/.partial-price*", "stages/.partial-recover-1*/checkpoint*"):
+    for pattern in (
+        "stages/.partial-export-fp32*",
+        "stages/.partial-price*",
+        "stages/.partial-recovering-round-1*/checkpoint*",
+    ):
         process = start(project, out)
         stop_at(process, out, pattern, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL

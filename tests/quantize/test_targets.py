@@ -51,7 +51,8 @@ def test_activations_have_the_type_that_the_kernels_take(resnet, int8, target, k
 @pytest.mark.parametrize("target", ["x86-vnni", "x86-avx2", "arm64"])
 def test_each_agrees_with_fp32(resnet, int8, run, draw, target):
     done = int8(resnet, target=target)
-    assert {node.precision for node in done.nodes} == {"int8", "fp32"}
+    # Only on ARM64 is the first convolution worth it.
+    assert {node.precision for node in done.nodes} == ({"int8"} if target == "arm64" else {"int8", "fp32"})
     (feeds,) = draw(resnet, seed=4, batches=1)
     want, have = run(resnet.path, feeds), run(done.path, feeds)
     assert np.abs(want - have).max() <= 0.15 * np.abs(want).max()

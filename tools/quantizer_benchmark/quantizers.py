@@ -17,7 +17,7 @@ from edgekit.progress import Progress
 from edgekit.spec import Feeds, IOSpec
 
 if TYPE_CHECKING:  # It needs torch, and --help need not wait for it.
-    from edgekit.quantize.planning import Target
+    from edgekit.quantize.targets import Target
 
 EDGEKIT = "edgekit"
 
