@@ -32,7 +32,7 @@ from edgekit.validate import compare
 from edgekit.workload import Workload, loader
 
 PRICING_SHARE = 0.15
-"""Of the time budget, at most, for measuring what each decision costs and gives."""
+"""Of the time budget, at most, for making the files that tell how fast each decision is."""
 RESERVE_SHARE = 0.08
 """Of the time budget, for exporting, scoring and the final measurements after the last recovery."""
 IMPORTANCE_SAMPLES, IMPORTANCE_BATCH = 512, 64

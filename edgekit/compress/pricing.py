@@ -72,11 +72,10 @@ def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: fl
 
     Actions that leave the same shapes and as many MACs cost the same in ONNX Runtime, so one file stands for all of
     them: in a residual network the blocks of a stage are alike. All files are timed in one interleaved measurement.
-    Those that save most are measured first; those for which `time_s` does not suffice are skipped, and said to be.
+    Those that save most are measured first; those whose files are not made within `time_s` are skipped, and said to be.
     """
     workload, original, example = run.workload, run.model, run.workload.example(2)
     batches = _damage_batches(workload, original)
-    deadline = time.monotonic() + time_s
     reference = _loss(workload, reestimate_batchnorm(original, batches), batches)
     tried: dict[str, _Tried] = {}
     skipped: list[tuple[str, str]] = []
@@ -95,6 +94,7 @@ def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: fl
         root = Path(temporary)
         first, feeds = _int8_file(original, run, root / "original")
         files = {"original": first}
+        deadline = time.monotonic() + time_s
         # What saves most first: if the time ends, it ends among the decisions that matter least.
         for done, each in enumerate(sorted(tried.values(), key=lambda each: each.macs)):
             run.progress(Step("exporting decisions", done, len(tried)))
