@@ -64,6 +64,10 @@ class Budget:
             words.append(f"size {format_bytes(size_bytes)} > {format_bytes(self.max_size_bytes)}")
         return tuple(words)
 
+    def allows(self, drop: float) -> bool:
+        """Whether a drop alone, in points, is within its limit."""
+        return not self.broken(drop=drop, latency_ms=0.0, size_bytes=0)
+
     def cautious(self, drop: Estimate) -> float:
         """The drop to decide with on the selection split, so that the test split is likely to agree.
 

@@ -123,7 +123,7 @@ def rounds(
                 predicted_ratio=rungs[rung].predicted_ratio,
                 recovered=recovered,
                 outcome=outcome,
-                holds=not budget.broken(drop=budget.cautious(outcome.drop), latency_ms=0.0, size_bytes=0),
+                holds=budget.allows(budget.cautious(outcome.drop)),
             )
         )
         following = next_step(done, len(rungs), budget)
@@ -146,9 +146,7 @@ def next_step(done: Sequence[Round], rungs: int, budget: Budget) -> Next | None:
 
 def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budget: Budget) -> int:
     """The boldest rung that is expected to hold the drop, and no slower one than the latency asks for."""
-    promising = [
-        each.rung for each in screened if not budget.broken(drop=each.expected_drop, latency_ms=0.0, size_bytes=0)
-    ]
+    promising = [each.rung for each in screened if budget.allows(each.expected_drop)]
     rung = max(promising, default=0)
     if budget.max_latency_ms is None:
         return rung

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def _integer(node: ir.Node) -> ir.TypeProtocol | None:
     return node.inputs[2].type
 
 
+@cache
 def _kernels(probe: Probe, dtype: str) -> tuple[ir.Node, ...]:
     """The optimized graph of a pattern."""
     model, _ = graph_of(probe, SIDES[0], 1)
