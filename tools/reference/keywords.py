@@ -27,10 +27,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 HERE = Path(__file__).resolve().parent
-ARCHIVE = Path(os.environ.get("EDGEKIT_SPOKEN_DIGITS", HERE.parents[2] / "shared" / "data" / "spoken-digits.zip"))
-WEIGHTS = Path(os.environ.get("EDGEKIT_REFERENCE_WEIGHTS", HERE / "weights"))
 RATE_HZ, WINDOW, HOP, MELS, FRAMES = 8000, 256, 80, 40, 80
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def archive() -> Path:
+    """The zip with the recordings; asked for at each use, since the environment may change within a process."""
+    return Path(os.environ.get("EDGEKIT_SPOKEN_DIGITS", HERE.parents[2] / "shared" / "data" / "spoken-digits.zip"))
+
+
+def weights_file(name: str) -> Path:
+    """Where the weights of a network lie."""
+    return Path(os.environ.get("EDGEKIT_REFERENCE_WEIGHTS", HERE / "weights")) / f"{name}.pt"
 
 
 @cache
@@ -59,11 +67,11 @@ class SpokenDigits(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, split: str, *, augment: bool = False) -> None:
         features, self.labels = [], []
-        with zipfile.ZipFile(ARCHIVE) as archive:
-            for name in sorted(entry for entry in archive.namelist() if entry.endswith(".wav")):
+        with zipfile.ZipFile(archive()) as recordings:
+            for name in sorted(entry for entry in recordings.namelist() if entry.endswith(".wav")):
                 digit, _, index = Path(name).stem.split("_")
                 if (int(index) < 5) == (split == "test"):
-                    with wave.open(io.BytesIO(archive.read(name))) as recording:
+                    with wave.open(io.BytesIO(recordings.read(name))) as recording:
                         pcm = np.frombuffer(recording.readframes(recording.getnframes()), np.int16)
                     features.append(log_mel(pcm / np.float32(32768)))
                     self.labels.append(int(digit))
@@ -117,7 +125,7 @@ UNTRAINED = {"lstm": KeywordLSTM, "transformer": KeywordTransformer}
 
 
 def _trained(name: str) -> nn.Module:
-    path = WEIGHTS / f"{name}.pt"
+    path = weights_file(name)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `python tools/reference/keywords.py train {name}` first")
     network = UNTRAINED[name]()
@@ -159,8 +167,9 @@ def train(name: str, epochs: float) -> float:
         FitConfig(epochs=epochs, learning_rate=2e-3, optimizer="adamw", batch_size=64, clip_norm=1.0, precision="fp32"),
         progress=_Lines(),
     ).model
-    WEIGHTS.mkdir(parents=True, exist_ok=True)
-    torch.save(trained.state_dict(), WEIGHTS / f"{name}.pt")
+    path = weights_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(trained.state_dict(), path)
     data = test_data()
     with torch.no_grad():
         hits = trained(data.features).argmax(1) == torch.tensor(data.labels)
@@ -188,7 +197,7 @@ def main() -> None:
     command.add_argument("--epochs", type=float, default=30)
     arguments = parser.parse_args()
     accuracy = train(arguments.network, arguments.epochs)
-    print(f"{arguments.network}: {accuracy:.2f} % on the test split; weights in {WEIGHTS}")
+    print(f"{arguments.network}: {accuracy:.2f} % on the test split; weights in {weights_file(arguments.network)}")
 
 
 if __name__ == "__main__":
