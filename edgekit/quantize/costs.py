@@ -46,6 +46,11 @@ class Costs:
         pattern = self.profile.patterns[pattern_of(node)]
         return pattern.int8.of(self._work(node, pattern.unit))
 
+    def boundary(self, value: ir.Value) -> float:
+        """Of a Q and a DQ of a value."""
+        patterns = (self.profile.patterns[name] for name in ("QuantizeLinear", "DequantizeLinear"))
+        return sum(pattern.int8.of(_elements(value)) for pattern in patterns)
+
     def both_ways(self, graph: ir.Graph) -> dict[str, tuple[float, float]]:
         """For each node that the profile knows in both forms, its cost in fp32 and in int8."""
         known = (node for node in graph if self._in_both_forms(node))

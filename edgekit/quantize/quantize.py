@@ -99,8 +99,15 @@ def quantize(
         best = max(best, _Trial.of(model, shifted, path, judges), key=_Trial.gain) if shifted.bias_shift else best
     write_atomic(path, best.written)
     progress(Step("quantizing", 1, 1))
-    nodes, kernels = _what_runs(model, best.plan, path)
-    return Quantized(path=path, spec=spec, plan=best.plan, nodes=nodes, kernels=kernels, sqnr_db=best.sqnr_db)
+    return read_back(model, best.plan, path, spec, judges)
+
+
+def read_back(model: Path, plan: QuantPlan, path: Path, spec: IOSpec, judges: Sequence[Feeds]) -> Quantized:
+    """What ONNX Runtime makes of the file at `path`, which `plan` has made of `model`."""
+    nodes, kernels = _what_runs(model, plan, path)
+    return Quantized(
+        path=path, spec=spec, plan=plan, nodes=nodes, kernels=kernels, sqnr_db=sqnr_db(model, path, judges)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,6 @@ from edgekit.spec import Feeds
 from edgekit.store import write_atomic
 
 SAMPLES = 512
-STEPS = 400
-"""Of Adam for each block. The papers take 20,000 on a GPU; most of the gain is in the first hundreds."""
 RATE = 1e-2
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
 """The sigmoid is stretched so that it reaches 0 and 1 (AdaRound, section 4.1)."""
@@ -48,7 +46,7 @@ def learn_rounding(
     calibration: Iterable[Feeds],
     path: Path,
     *,
-    steps: int = STEPS,
+    steps: int = 400,
     time_s: float = float("inf"),
     seed: int = 0,
     progress: Progress = silent,
@@ -61,7 +59,7 @@ def learn_rounding(
         calibration: batches of inputs; the first 512 samples are learned from.
         path: the fp32 file to write: rewritten, equalized, its weights exact multiples of their scales. A block where
             learning does not beat rounding to the nearest keeps that.
-        steps: of Adam for each block.
+        steps: of Adam for each block. The papers take 20,000 on a GPU; most of the gain is in the first hundreds.
         time_s: seconds; blocks that are not reached in time are rounded to the nearest.
         seed: of the order of batches and of what is dropped.
         progress: told after each block.

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgekit.quantize.graph import constant
 from edgekit.quantize.learning.network import Call, Network
 from edgekit.quantize.placement import COMPUTE, outputs_of, wired
-from edgekit.quantize.plan import QuantPlan
+from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.planning import static_nodes
 from edgekit.quantize.weights import output_axis, scales_of
 
@@ -64,7 +64,9 @@ class Simulation(Network):
         self.produced &= frozenset(placement.quantized)
         self.taken = frozenset(placement.quantized) - self.produced
         self.readers = frozenset(str(node.name) for node in int8 if node.name not in fused)
-        self.roots = {name: placement.root(name) for name in placement.quantized}
+        # Values on one scale stay on one: between them ONNX Runtime copies bytes.
+        first: dict[Scale, str] = {}
+        self.roots = {name: first.setdefault(plan.activations[name], name) for name in sorted(placement.quantized)}
         self.zero_points = {name: plan.activations[name].zero_point for name in placement.quantized}
         self.limits = {name: LIMITS[plan.activations[name].dtype] for name in placement.quantized}
         self.axes = {str(node.name): output_axis(node) for node in int8 if node.op_type in COMPUTE}
