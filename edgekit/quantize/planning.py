@@ -34,6 +34,8 @@ Weights = Literal["mse", "max"]
 SHARED = 0.5
 """A part of a concatenation takes over the whole's scale if its own range is at least this much of the whole's range:
 one bit is lost at most, and ONNX Runtime copies bytes instead of rescaling each number."""
+WIDEST = 1.1
+"""The ranges of a part and of the whole are searched apart, and may differ by so much though one holds the other."""
 LEARNED_FROM = 512
 """Samples that equalization and bias correction look at, several times over."""
 
@@ -193,8 +195,9 @@ def _share_with_concatenations(
             if part == whole or part not in chosen or part in clipped:
                 continue
             bottom, top = chosen[part]
-            # A fused ReLU needs a range that begins at zero.
-            if (bottom < 0) == (low < 0) and top - bottom >= SHARED * (high - low):
+            # A fused ReLU needs a range that begins at zero. A part that is wider than the whole is a slice of a wider
+            # value, which others read, too.
+            if high > low and (bottom < 0) == (low < 0) and SHARED <= (top - bottom) / (high - low) <= WIDEST:
                 placement.source[part] = whole
 
 
