@@ -90,6 +90,8 @@ def test_an_untrained_network_exports_with_what_it_stands_for(projects, tmp_path
     assert 2 in exported.parity.batches
     written = [node.op_type for node in onnx.load(exported.path).graph.node]
     assert {kind: written.count(kind) for kind in operators} == operators
+    (row_of_readme,) = re.findall(rf"^\| `{name}` \|.*$", (FOLDER / "README.md").read_text(), re.MULTILINE)
+    assert row_of_readme.split(" | ")[3] == f"{exported.parameters:,}"
 
 
 @pytest.mark.usefixtures("weights")
