@@ -1,4 +1,4 @@
-r"""Spoken digits as a user's project: log-mel features, an LSTM and a small Transformer encoder that know ten words.
+r"""Spoken digits as a user's project: log-mel features; an LSTM, a GRU and a Transformer encoder know ten words.
 
     python tools/reference/keywords.py train lstm
     edgekit compress tools/reference/keywords.py:lstm --train tools/reference/keywords.py:train_data \
@@ -11,10 +11,8 @@ weights are written beside this file and stay out of git.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
-import time
 import wave
 import zipfile
 from functools import cache
@@ -25,20 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from training import Recipe, command_line, data_folder, trained
 
-HERE = Path(__file__).resolve().parent
 RATE_HZ, WINDOW, HOP, MELS, FRAMES = 8000, 256, 80, 40, 80
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def archive() -> Path:
     """The zip with the recordings; asked for at each use, since the environment may change within a process."""
-    return Path(os.environ.get("EDGEKIT_SPOKEN_DIGITS", HERE.parents[2] / "shared" / "data" / "spoken-digits.zip"))
-
-
-def weights_file(name: str) -> Path:
-    """Where the weights of a network lie."""
-    return Path(os.environ.get("EDGEKIT_REFERENCE_WEIGHTS", HERE / "weights")) / f"{name}.pt"
+    return Path(os.environ.get("EDGEKIT_SPOKEN_DIGITS", data_folder() / "spoken-digits.zip"))
 
 
 @cache
@@ -103,6 +96,20 @@ class KeywordLSTM(nn.Module):
         return self.classify(states[:, -1])
 
 
+class KeywordGRU(nn.Module):
+    """A GRU that reads the frames both ways; the mean over time decides."""
+
+    def __init__(self, hidden: int = 64) -> None:
+        super().__init__()
+        self.gru = nn.GRU(MELS, hidden, batch_first=True, bidirectional=True)
+        self.classify = nn.Linear(2 * hidden, len(CLASSES))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [n, 10] of features [n, FRAMES, MELS]."""
+        states, _ = self.gru(features)
+        return self.classify(states.mean(1))
+
+
 class KeywordTransformer(nn.Module):
     """A small pre-norm Transformer encoder over the frames; the mean over time decides."""
 
@@ -121,21 +128,32 @@ class KeywordTransformer(nn.Module):
         return self.classify(self.norm(self.encoder(tokens)).mean(1))
 
 
-UNTRAINED = {"lstm": KeywordLSTM, "transformer": KeywordTransformer}
+_SETTINGS: dict[str, Any] = {
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "batch_size": 64,
+    "clip_norm": 1.0,
+    "precision": "fp32",
+}
+RECIPES = {
+    "lstm": Recipe(network=KeywordLSTM, epochs=30, settings=_SETTINGS),
+    "gru": Recipe(network=KeywordGRU, epochs=30, settings=_SETTINGS),
+    "transformer": Recipe(network=KeywordTransformer, epochs=30, settings=_SETTINGS),
+}
 
 
 def _trained(name: str) -> nn.Module:
-    path = weights_file(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run `python tools/reference/keywords.py train {name}` first")
-    network = UNTRAINED[name]()
-    network.load_state_dict(torch.load(path, weights_only=True))
-    return network.eval()
+    return trained(name, "keywords.py", RECIPES)
 
 
 def lstm() -> nn.Module:
     """The trained LSTM."""
     return _trained("lstm")
+
+
+def gru() -> nn.Module:
+    """The trained GRU."""
+    return _trained("gru")
 
 
 def transformer() -> nn.Module:
@@ -153,52 +171,5 @@ def test_data() -> SpokenDigits:
     return SpokenDigits("test")
 
 
-def train(name: str, epochs: float) -> float:
-    """Train one of the networks, write its weights, and return its accuracy on the test split in percent."""
-    from edgekit.tasks import classification
-    from edgekit.training import FitConfig, fit
-
-    torch.manual_seed(0)
-    task = classification()
-    trained = fit(
-        UNTRAINED[name](),
-        train_data(),
-        lambda network, batch: task.loss(batch.call(network), batch.target),
-        FitConfig(epochs=epochs, learning_rate=2e-3, optimizer="adamw", batch_size=64, clip_norm=1.0, precision="fp32"),
-        progress=_Lines(),
-    ).model
-    path = weights_file(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(trained.state_dict(), path)
-    data = test_data()
-    with torch.no_grad():
-        hits = trained(data.features).argmax(1) == torch.tensor(data.labels)
-    return 100 * float(hits.float().mean())
-
-
-class _Lines:
-    """A line every five seconds."""
-
-    def __init__(self) -> None:
-        self.last = 0.0
-
-    def __call__(self, step: Any) -> None:
-        if time.monotonic() - self.last > 5:
-            self.last = time.monotonic()
-            print(f"{step.work} {step.done}/{step.total} " + " ".join(f"{k} {v:.4g}" for k, v in step.figures.items()))
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, dest="command")
-    command = commands.add_parser("train", help="train a network and write its weights")
-    command.add_argument("network", choices=sorted(UNTRAINED))
-    command.add_argument("--epochs", type=float, default=30)
-    arguments = parser.parse_args()
-    accuracy = train(arguments.network, arguments.epochs)
-    print(f"{arguments.network}: {accuracy:.2f} % on the test split; weights in {weights_file(arguments.network)}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, RECIPES, train_data, test_data)

@@ -1,0 +1,1 @@
+"""Networks as their users write them, one family a file."""

@@ -1,0 +1,120 @@
+"""What the projects of this folder share: where weights lie, how a network is trained, and the command line for it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from catalogue import HERE, weights_folder
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A network and how it is trained.
+
+    Args:
+        network: makes it, untrained.
+        epochs: passes over the training data unless the command line says otherwise.
+        settings: everything else of `edgekit.training.FitConfig`.
+    """
+
+    network: Callable[[], nn.Module]
+    epochs: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def data_folder() -> Path:
+    """Where data sets lie unless the environment names a place: shared/data beside the checkout."""
+    return HERE.parents[2] / "shared" / "data"
+
+
+def trained(name: str, project: str, recipes: Mapping[str, Recipe]) -> nn.Module:
+    """The network with its weights, in eval mode.
+
+    Raises:
+        FileNotFoundError: it has not been trained yet.
+    """
+    path = weights_folder() / f"{name}.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `python tools/reference/{project} train {name}` first")
+    network = recipes[name].network()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return network.eval()
+
+
+def train(name: str, recipe: Recipe, data: Dataset[Any], epochs: float) -> nn.Module:
+    """Train a network by its recipe, write its weights, and return it."""
+    from edgekit.tasks import classification
+    from edgekit.training import FitConfig, fit
+
+    torch.manual_seed(0)
+    task = classification()
+    network = fit(
+        recipe.network(),
+        data,
+        lambda network, batch: task.loss(batch.call(network), batch.target),
+        FitConfig(epochs=epochs, **recipe.settings),
+        progress=_Lines(),
+    ).model
+    path = weights_folder() / f"{name}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), path)
+    return network
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, data: Dataset[Any]) -> float:
+    """Share of samples, or of positions where these have labels, whose largest logit is the label's, in percent."""
+    network.eval()
+    hits = [
+        (network(x).argmax(1) == label).float().flatten(1 if label.ndim > 1 else 0)
+        for x, label in DataLoader(data, batch_size=250)
+    ]
+    return 100 * float(torch.cat(hits).mean())
+
+
+class _Lines:
+    """A line every five seconds."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def __call__(self, step: Any) -> None:
+        if time.monotonic() - self.last > 5:
+            self.last = time.monotonic()
+            figures = " ".join(f"{k} {v:.4g}" for k, v in step.figures.items())
+            print(f"{step.work} {step.done}/{step.total} {figures}", flush=True)
+
+
+def command_line(
+    about: str | None,
+    recipes: Mapping[str, Recipe],
+    train_data: Callable[[], Dataset[Any]],
+    test_data: Callable[[], Dataset[Any]],
+) -> None:
+    """`train NAME --epochs E` for a project's networks; prints the accuracy on the test data."""
+    from edgekit.export import mac_count, parameter_count
+    from edgekit.workload import Batch
+
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, dest="command")
+    command = commands.add_parser("train", help="train a network and write its weights")
+    command.add_argument("network", choices=sorted(recipes))
+    command.add_argument("--epochs", type=float, help="passes over the training data, if not those of the recipe")
+    arguments = parser.parse_args()
+    name, recipe = arguments.network, recipes[arguments.network]
+    begin = time.monotonic()
+    epochs = recipe.epochs if arguments.epochs is None else arguments.epochs
+    network = train(name, recipe, train_data(), epochs)
+    seconds, data = time.monotonic() - begin, test_data()
+    macs = mac_count(network, Batch((torch.as_tensor(data[0][0])[None],), {}, None))
+    print(f"{name}: {macs / 1e6:.2f} M MACs, {parameter_count(network)} parameters, weights in {weights_folder()}")
+    print(f"{name}: {epochs:g} epochs in {seconds:.0f} s")
+    print(f"{name}: {accuracy(network, data):.2f} % on the test split")
