@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgekit.errors import QuantizeError
 from edgekit.quantize import dynamic, half
+from edgekit.quantize.equalization import equalize
 from edgekit.quantize.graph import load
 from edgekit.quantize.placement import wired
 from edgekit.quantize.plan import QuantPlan
@@ -38,6 +39,7 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
         _check_nodes(graph.graph, plan, model)
         recurrent = {str(node.name) for node in graph.graph if node.op_type == "LSTM"}
         if plan.scheme == "static":
+            equalize(graph.graph, plan.equalized)
             _insert(graph, plan, frozenset(plan.nodes) - recurrent, model)
         at_run_time = frozenset(plan.nodes) & (recurrent if plan.scheme == "static" else set(plan.nodes))
         if at_run_time:
@@ -48,6 +50,8 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
             "target": plan.target,
             "ranges": plan.ranges,
             "weight_limit": plan.weight_limit,
+            "equalization": bool(plan.equalized),
+            "weight_scales": "mse" if plan.weight_scales else "max",
             "bias_correction": bool(plan.bias_shift),
             "int8_nodes": len(plan.nodes),
         }

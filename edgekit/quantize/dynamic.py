@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer, replace
 from edgekit.quantize.macs import macs
-from edgekit.quantize.ranges import quantized_weight, weight_scales
+from edgekit.quantize.weights import quantized_weight, weight_scales
 
 CONTRIB = "com.microsoft"
 LEAST_HIDDEN = 48

@@ -10,7 +10,7 @@ from typing import Any, Self
 from edgekit.errors import QuantizeError
 from edgekit.spec import IOSpec
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,10 @@ class QuantPlan:
         nodes: names of the nodes that are to run in int8.
         reasons: for every other node why it does not.
         bias_shift: for a node the correction that is added to its bias, one number per output channel.
+        weight_scales: for a node with weights the scale of each output channel; those of the largest weights for nodes
+            that are not named.
+        equalized: for a value the factors that its channels were divided by, and the weights of its readers multiplied
+            with.
         costs_us: for each node that the device's profile knows in both forms, the predicted microseconds in fp32 and in
             int8.
     """
@@ -47,6 +51,8 @@ class QuantPlan:
     nodes: tuple[str, ...]
     reasons: Mapping[str, str]
     bias_shift: Mapping[str, tuple[float, ...]]
+    weight_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    equalized: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     costs_us: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -66,6 +72,8 @@ class QuantPlan:
             "nodes": list(self.nodes),
             "reasons": dict(self.reasons),
             "bias_shift": {name: list(shift) for name, shift in self.bias_shift.items()},
+            "weight_scales": {name: list(scales) for name, scales in self.weight_scales.items()},
+            "equalized": {name: list(factors) for name, factors in self.equalized.items()},
             "costs_us": {name: list(costs) for name, costs in self.costs_us.items()},
         }
 
@@ -88,7 +96,9 @@ class QuantPlan:
                 activations={str(name): Scale(**scale) for name, scale in data["activations"].items()},
                 nodes=tuple(map(str, data["nodes"])),
                 reasons={str(name): str(why) for name, why in data["reasons"].items()},
-                bias_shift={str(name): tuple(map(float, shift)) for name, shift in data["bias_shift"].items()},
+                bias_shift=_vectors(data["bias_shift"]),
+                weight_scales=_vectors(data["weight_scales"]),
+                equalized=_vectors(data["equalized"]),
                 costs_us={str(name): (float(fp32), float(int8)) for name, (fp32, int8) in data["costs_us"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -98,6 +108,10 @@ class QuantPlan:
                 rule="what QuantPlan.to_dict writes",
                 way_out="plan again",
             ) from error
+
+
+def _vectors(data: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {str(name): tuple(map(float, numbers)) for name, numbers in data.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +139,8 @@ class Quantized:
         plan: what was done.
         nodes: each node of the fp32 graph, and what became of it.
         kernels: operators of the graph that ONNX Runtime makes of the file here, with their counts.
-        sqnr_db: signal to quantization noise at the model's outputs on calibration data, in decibels.
+        sqnr_db: signal to quantization noise at the model's outputs on calibration data that the plan has not seen, in
+            decibels.
     """
 
     path: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,22 +14,28 @@ from edgekit.errors import QuantizeError
 from edgekit.progress import Progress, silent
 from edgekit.quantize import dynamic
 from edgekit.quantize.bias import bias_shifts
-from edgekit.quantize.calibration import observe
+from edgekit.quantize.calibration import first_samples, observe
 from edgekit.quantize.costs import Costs
-from edgekit.quantize.graph import load
-from edgekit.quantize.placement import ASKED, Placement, place
+from edgekit.quantize.equalization import choose_factors, equalize
+from edgekit.quantize.graph import constant, load
+from edgekit.quantize.placement import ASKED, COMPUTE, Placement, place, wired
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.ranges import Method, affine, choose
 from edgekit.quantize.rewrites import rewrite
 from edgekit.quantize.targets import ACTIVATION, TARGETS, WEIGHT_LIMIT, Target
+from edgekit.quantize.weights import mse_scales, output_axis
 from edgekit.spec import Feeds, IOSpec
 
 Scheme = Literal["auto", "static", "dynamic"]
 SCHEMES = ("auto", "static", "dynamic")
-RANGES = ("mse", "minmax", "percentile")
+RANGES = ("mse", "minmax", "percentile", "entropy")
+WEIGHTS = ("mse", "max")
+Weights = Literal["mse", "max"]
 SHARED = 0.5
 """A part of a concatenation takes over the whole's scale if its own range is at least this much of the whole's range:
 one bit is lost at most, and ONNX Runtime copies bytes instead of rescaling each number."""
+LEARNED_FROM = 512
+"""Samples that equalization and bias correction look at, several times over."""
 
 
 def plan_quantization(
@@ -40,6 +46,8 @@ def plan_quantization(
     target: Target = "x86-vnni",
     scheme: Scheme = "auto",
     ranges: Method = "mse",
+    weights: Weights = "mse",
+    equalization: bool = True,
     bias_correction: bool = True,
     keep_float: Collection[str] = (),
     profile: DeviceProfile | None = None,
@@ -49,14 +57,18 @@ def plan_quantization(
 
     Args:
         model: fp32 ONNX file.
-        calibration: batches of inputs; some hundred samples. Not looked at by dynamic int8 and fp16.
+        calibration: batches of inputs; some hundred samples. Ranges are taken from all of them, batch by batch;
+            equalization and bias correction look at the first 512 samples. It is gone through several times (an
+            iterator is kept as a list). Not looked at by dynamic int8 and fp16.
         spec: the file's inputs and outputs.
         target: `x86-vnni` (U8 activations, S8 weights), `x86-avx2` (the same with 7-bit weights, since VPMADDUBSW
             saturates), `arm64` (S8 both) or `cuda` (fp16; the CUDA provider has no int8 convolution).
         scheme: `static` fixes activation ranges ahead of time (LSTMs take them at run time even so), `dynamic` takes
             them all at run time and leaves convolutions in fp32; `auto` is static where most of the arithmetic is in
             convolutions, else dynamic.
-        ranges: `mse`, `minmax` or `percentile`.
+        ranges: `mse`, `minmax`, `percentile` or `entropy`.
+        weights: `mse` picks each channel's scale for the least error, `max` by its largest weight.
+        equalization: even out the ranges of channels (see `edgekit.quantize.equalization`).
         bias_correction: add to each bias what quantization shifts the layer's mean output by (see
             `edgekit.quantize.bias`).
         keep_float: names of nodes that stay in fp32.
@@ -69,7 +81,13 @@ def plan_quantization(
             missing or not finite, or `keep_float` names a node that is not there.
         EdgekitError: a batch does not fit `spec`.
     """
-    for where, value, known in (("target", target, TARGETS), ("scheme", scheme, SCHEMES), ("ranges", ranges, RANGES)):
+    options = (
+        ("target", target, TARGETS),
+        ("scheme", scheme, SCHEMES),
+        ("ranges", ranges, RANGES),
+        ("weights", weights, WEIGHTS),
+    )
+    for where, value, known in options:
         if value not in known:
             raise QuantizeError(f"unknown {value!r}", where=where, rule=f"one of {', '.join(known)}")
     graph = load(model)
@@ -93,18 +111,52 @@ def plan_quantization(
     reasons = placement.reasons | {name: refusals[name] for name in recurrent & set(refusals)}
     reasons = {name: why for name, why in reasons.items() if name not in at_run_time}
     _something(placement.nodes | at_run_time, reasons, model)
-    batches = calibration if isinstance(calibration, Sequence) else list(calibration)
-    scales = _scales(graph, placement, batches, spec=spec, ranges=ranges, dtype=ACTIVATION[target], progress=progress)
-    plan = replace(_plan(target, "static", placement), ranges=ranges, activations=scales, reasons=placement.reasons)
-    shifts = bias_shifts(graph, placement, plan, batches, progress) if bias_correction else {}
+    stream: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
+    few = first_samples(stream, LEARNED_FROM)
+    factors = choose_factors(graph, placement.nodes, few) if equalization else {}
+    equalize(graph.graph, factors)
+    scales = _scales(graph, placement, stream, spec=spec, ranges=ranges, dtype=ACTIVATION[target], progress=progress)
+    plan = replace(
+        _plan(target, "static", placement),
+        ranges=ranges,
+        activations=scales,
+        reasons=placement.reasons,
+        equalized=factors,
+        weight_scales=_weight_scales(graph.graph, placement, WEIGHT_LIMIT[target]) if weights == "mse" else {},
+    )
+    shifts = bias_shifts(graph, placement, plan, few, progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
     return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs.both_ways(graph.graph))
+
+
+def corrected(model: Path, plan: QuantPlan, calibration: Iterable[Feeds], progress: Progress = silent) -> QuantPlan:
+    """A static plan with the biases corrected that it leads to; see `edgekit.quantize.bias`."""
+    graph = load(model)
+    rewrite(graph)
+    equalize(graph.graph, plan.equalized)
+    placement = wired(graph.graph, static_nodes(graph.graph, plan))
+    few = first_samples(calibration, LEARNED_FROM)
+    return replace(plan, bias_shift=bias_shifts(graph, placement, replace(plan, bias_shift={}), few, progress))
+
+
+def static_nodes(graph: ir.Graph, plan: QuantPlan) -> frozenset[str]:
+    """The nodes of a static plan without those that measure their ranges at run time."""
+    return frozenset(plan.nodes) - {str(node.name) for node in graph if node.op_type in ("LSTM", "GRU")}
+
+
+def _weight_scales(graph: ir.Graph, placement: Placement, limit: int) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for node in graph:
+        weight = constant(node.inputs[1]) if node.name in placement.nodes and node.op_type in COMPUTE else None
+        if weight is not None:
+            found[str(node.name)] = tuple(mse_scales(weight, output_axis(node), limit).tolist())
+    return found
 
 
 def _scales(
     model: ir.Model,
     placement: Placement,
-    batches: Sequence[Feeds],
+    batches: Iterable[Feeds],
     *,
     spec: IOSpec,
     ranges: Method,

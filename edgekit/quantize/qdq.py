@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer
 from edgekit.quantize.placement import COMPUTE, Placement, activations_of, outputs_of
 from edgekit.quantize.plan import QuantPlan, Scale
-from edgekit.quantize.ranges import quantized_weight, weight_scales
+from edgekit.quantize.weights import output_axis, rounded
 
 
 def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
@@ -35,14 +35,6 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
             )
         _quantize_value(graph, values[name], shared[scale], readers, everywhere=name in produced)
     drop_unused_initializers(graph)
-
-
-def output_axis(node: ir.Node) -> int:
-    """The axis of a node's weight that counts its outputs."""
-    if node.op_type == "Conv":
-        return 0
-    transposed = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
-    return 0 if node.op_type == "Gemm" and transposed else 1
 
 
 def _quantize_value(
@@ -100,8 +92,7 @@ def _quantize_weights(node: ir.Node, plan: QuantPlan, scale: Scale, constants: _
     weight, stem = constant(node.inputs[1]), node.inputs[1].name if node.inputs[1] is not None else node.name
     assert weight is not None
     axis = output_axis(node)
-    scales = weight_scales(weight, axis, plan.weight_limit)
-    integers = quantized_weight(weight, scales, axis, plan.weight_limit)
+    integers, scales = rounded(node, plan)
     node.replace_input_with(1, constants.dequantized(node, str(stem), integers, scales, axis))
     if node.op_type == "MatMul":
         return
@@ -114,6 +105,6 @@ def _quantize_weights(node: ir.Node, plan: QuantPlan, scale: Scale, constants: _
         total = total if part is None else total + np.asarray(part, np.float64).ravel()
     steps = scales * scale.scale
     limits = np.iinfo(np.int32)
-    rounded = np.clip(np.round(total / steps), limits.min, limits.max).astype(np.int32)
+    bias_integers = np.clip(np.round(total / steps), limits.min, limits.max).astype(np.int32)
     node.resize_inputs(3)
-    node.replace_input_with(2, constants.dequantized(node, f"{node.name}.bias", rounded, steps, 0))
+    node.replace_input_with(2, constants.dequantized(node, f"{node.name}.bias", bias_integers, steps, 0))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,19 @@ from edgekit.device.profile import DeviceProfile
 from edgekit.device.session import open_session
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.applying import apply_plan
-from edgekit.quantize.calibration import no_calibration_data
+from edgekit.quantize.calibration import first_samples, no_calibration_data, samples_in
 from edgekit.quantize.graph import load
 from edgekit.quantize.kernels import kernels_of, placements
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
-from edgekit.quantize.planning import Scheme, plan_quantization
+from edgekit.quantize.planning import Scheme, Weights, corrected, plan_quantization
 from edgekit.quantize.ranges import Method
 from edgekit.quantize.rewrites import rewrite
 from edgekit.quantize.targets import ACTIVATION, Target
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
-HELD_BACK = 4
-"""One batch in so many is held back from the plan, to judge the bias correction by."""
+HELD_BACK, JUDGES = 4, 256
+"""One batch in so many is held back from the plan to judge by, until there are so many samples."""
 
 
 def quantize(
@@ -36,6 +36,8 @@ def quantize(
     target: Target = "x86-vnni",
     scheme: Scheme = "auto",
     ranges: Method = "mse",
+    weights: Weights = "mse",
+    equalization: bool = True,
     bias_correction: bool = True,
     keep_float: Collection[str] = (),
     profile: DeviceProfile | None = None,
@@ -43,17 +45,20 @@ def quantize(
 ) -> Quantized:
     """Plan, apply, and read what ONNX Runtime makes of it; see `plan_quantization` for the arguments.
 
-    The bias correction stays only if it brings the file's outputs closer to those of the fp32 file on batches that the
-    plan has not seen: every fourth one is held back for that, where there are at least four.
+    Equalization and bias correction stay only if they bring the file's outputs closer to those of the fp32 file on
+    batches that the plan has not seen: every fourth one is held back for that, up to 256 samples, where there are at
+    least four. Memory does not grow with the number of samples, if `calibration` loads them as they are asked for.
 
     Args:
         model: fp32 ONNX file.
-        calibration: batches of inputs, which are kept; activations are not.
+        calibration: batches of inputs; gone through several times.
         path: the file to write.
         spec: inputs and outputs.
         target: kind of device.
         scheme: static or dynamic.
         ranges: how activation ranges are chosen.
+        weights: how weight scales are chosen.
+        equalization: try it.
         bias_correction: try it.
         keep_float: names of nodes that stay in fp32.
         profile: of the device; see `plan_quantization`.
@@ -63,38 +68,91 @@ def quantize(
         QuantizeError: see `plan_quantization`.
         StoreError: the file cannot be written.
     """
-    batches = calibration if isinstance(calibration, Sequence) else list(calibration)
-    if not batches:
+    stream: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
+    tries = equalization or bias_correction
+    judges, others = held_back(stream, spec) if tries else (first_samples(stream, JUDGES), stream)
+    if not judges:
         raise no_calibration_data()
-    for feeds in batches:
-        spec.check_feeds(feeds)
-    judges = batches[HELD_BACK - 1 :: HELD_BACK] if bias_correction else []
-    plan = plan_quantization(
-        model,
-        [feeds for index, feeds in enumerate(batches) if not judges or index % HELD_BACK != HELD_BACK - 1],
-        spec=spec,
-        target=target,
-        scheme=scheme,
-        ranges=ranges,
-        bias_correction=bias_correction,
-        keep_float=keep_float,
-        profile=profile,
-        progress=progress,
-    )
-    apply_plan(model, plan, path)
-    if plan.bias_shift:
-        corrected, gain = path.read_bytes(), sqnr_db(model, path, judges or batches)
-        plain = replace(plan, bias_shift={})
-        apply_plan(model, plain, path)
-        if sqnr_db(model, path, judges or batches) >= gain:
-            plan = plain
-        else:
-            write_atomic(path, corrected)
+
+    def planned(*, equalization: bool) -> QuantPlan:
+        return plan_quantization(
+            model,
+            others,
+            spec=spec,
+            target=target,
+            scheme=scheme,
+            ranges=ranges,
+            weights=weights,
+            equalization=equalization,
+            bias_correction=False,
+            keep_float=keep_float,
+            profile=profile,
+            progress=progress,
+        )
+
+    best = _Trial.of(model, planned(equalization=False), path, judges)
+    if best.plan.scheme == "static" and equalization:
+        evened = planned(equalization=True)
+        best = max(best, _Trial.of(model, evened, path, judges), key=_Trial.gain) if evened.equalized else best
+    if best.plan.scheme == "static" and bias_correction:
+        shifted = corrected(model, best.plan, others, progress)
+        best = max(best, _Trial.of(model, shifted, path, judges), key=_Trial.gain) if shifted.bias_shift else best
+    write_atomic(path, best.written)
     progress(Step("quantizing", 1, 1))
-    nodes, kernels = _what_runs(model, plan, path)
-    return Quantized(
-        path=path, spec=spec, plan=plan, nodes=nodes, kernels=kernels, sqnr_db=sqnr_db(model, path, batches)
-    )
+    nodes, kernels = _what_runs(model, best.plan, path)
+    return Quantized(path=path, spec=spec, plan=best.plan, nodes=nodes, kernels=kernels, sqnr_db=best.sqnr_db)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A plan, the bytes of its file, and how close its outputs come to those of the fp32 file."""
+
+    plan: QuantPlan
+    written: bytes
+    sqnr_db: float
+
+    @classmethod
+    def of(cls, model: Path, plan: QuantPlan, path: Path, judges: Sequence[Feeds]) -> _Trial:
+        apply_plan(model, plan, path)
+        return cls(plan, path.read_bytes(), sqnr_db(model, path, judges))
+
+    def gain(self) -> float:
+        return self.sqnr_db
+
+
+@dataclass(frozen=True, slots=True)
+class _Without:
+    """The batches of a stream but some; it can be gone through again and again, as the stream can."""
+
+    stream: Iterable[Feeds]
+    skipped: frozenset[int]
+
+    def __iter__(self) -> Iterator[Feeds]:
+        return (feeds for index, feeds in enumerate(self.stream) if index not in self.skipped)
+
+    def __len__(self) -> int:
+        return len(self.stream) - len(self.skipped) if isinstance(self.stream, Sized) else 0
+
+
+def held_back(stream: Iterable[Feeds], spec: IOSpec) -> tuple[list[Feeds], Iterable[Feeds]]:
+    """Every fourth batch, up to 256 samples, and the stream without them; all for both if there are fewer than four.
+
+    Raises:
+        EdgekitError: a batch does not fit `spec`.
+    """
+    judges: list[Feeds] = []
+    first: list[Feeds] = []
+    skipped: set[int] = set()
+    for index, feeds in enumerate(stream):
+        spec.check_feeds(feeds)
+        if index % HELD_BACK != HELD_BACK - 1:
+            first += [feeds] if index < HELD_BACK else []
+            continue
+        judges.append(feeds)
+        skipped.add(index)
+        if sum(map(samples_in, judges)) >= JUDGES:
+            break
+    return (judges, _Without(stream, frozenset(skipped))) if judges else (first, stream)
 
 
 def sqnr_db(reference: Path, candidate: Path, batches: Sequence[Feeds]) -> float:
