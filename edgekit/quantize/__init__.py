@@ -3,7 +3,7 @@
 from edgekit.quantize.applying import apply_plan
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan, Scale
 from edgekit.quantize.planning import plan_quantization
-from edgekit.quantize.quantize import quantize, sqnr_db
+from edgekit.quantize.quantize import quantize, quantize_for_targets, sqnr_db
 
 __all__ = [
     "NodePlacement",
@@ -13,5 +13,6 @@ __all__ = [
     "apply_plan",
     "plan_quantization",
     "quantize",
+    "quantize_for_targets",
     "sqnr_db",
 ]
