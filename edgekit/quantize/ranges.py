@@ -84,13 +84,17 @@ def choose(histogram: Histogram, method: Method, levels: int = 256) -> tuple[flo
     with the least squared error of rounding and clipping together, over ranges that shrink both ends alike in 100 steps
     (as in R. Banner et al., *Post training 4-bit quantization*, 2019, section 3, by search). entropy: the range, among
     the same ones, whose integers tell most of the distribution: the least Kullback-Leibler divergence of what can be
-    told apart from what was seen (S. Migacz, *8-bit Inference with TensorRT*, 2017).
+    told apart from what was seen (S. Migacz, *8-bit Inference with TensorRT*, 2017), zeros left out: they are exact.
     """
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
     if method == "minmax" or high - low == 0.0 or not histogram.limit:
         return low, high
     centres, counts = histogram.centres, histogram.counts
     used = counts > 0
+    if method == "entropy":
+        used[BINS // 2] = False
+        if not used.any():
+            return low, high
     centres, counts = centres[used], counts[used]
     if method == "percentile":
         share = np.cumsum(counts) / counts.sum()
