@@ -129,6 +129,12 @@ def outputs_of(node: ir.Node, placement: Placement) -> list[ir.Value]:
     return list(last.outputs if last.op_type == "Split" else last.outputs[:1])
 
 
+def produced(graph: ir.Graph, placement: Placement) -> set[str]:
+    """The values that all their readers, int8 or not, get as integers: an int8 kernel makes nothing else."""
+    makers = () if placement.inputs_only else (node for node in graph if node.name in placement.nodes)
+    return {str(value.name) for node in makers for value in outputs_of(node, placement)}
+
+
 def _name(node: ir.Node) -> str:
     assert node.name is not None
     return node.name

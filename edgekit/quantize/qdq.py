@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer
-from edgekit.quantize.placement import COMPUTE, Placement, activations_of, outputs_of
+from edgekit.quantize.placement import COMPUTE, Placement, activations_of, produced
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.targets import FLOAT_BIAS
 from edgekit.quantize.weights import output_axis, rounded
@@ -22,8 +22,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
     for node in int8:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
-    makers = [] if placement.inputs_only else int8
-    produced = {value.name for node in makers for value in outputs_of(node, placement)}
+    everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
     # Equal scales are one constant, so that ONNX Runtime sees at once that a value passes through unchanged.
@@ -36,7 +35,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
                 initializer(graph, f"{name}.zero_point", np.array(scale.zero_point, scale.dtype)),
             )
         exact = {id(node) for node in int8 if (node.name, name) in placement.exact}
-        _quantize_value(graph, values[name], shared[scale], readers - exact, everywhere=name in produced)
+        _quantize_value(graph, values[name], shared[scale], readers - exact, everywhere=name in everywhere)
     drop_unused_initializers(graph)
 
 
