@@ -41,7 +41,9 @@ def difference():
     return find
 
 
-@pytest.mark.parametrize("kind", [("x86-vnni", "uint8"), ("x86-avx2", "uint8"), ("arm64", "int8"), ("tensorrt", "int8")])
+@pytest.mark.parametrize(
+    "kind", [("x86-vnni", "uint8"), ("x86-avx2", "uint8"), ("arm64", "int8"), ("tensorrt", "int8")]
+)
 def test_every_kernel_is_within_a_step_of_the_file_and_the_network_within_two(resnet, int8, draw, difference, kind):
     target, dtype = kind
     done = int8(resnet, target=target)
