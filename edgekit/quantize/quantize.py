@@ -20,7 +20,7 @@ from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
 from edgekit.quantize.planning import Scheme, Weights, corrected, plan_quantization, values_to_observe
 from edgekit.quantize.ranges import Method
 from edgekit.quantize.rewrites import rewrite
-from edgekit.quantize.targets import ACTIVATION, NOT_RUN, Target, seen_here
+from edgekit.quantize.targets import ACTIVATION, NO_CPU, NOT_RUN, Target, seen_here
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
@@ -190,7 +190,7 @@ class _Trial:
     @classmethod
     def of(cls, model: Path, plan: QuantPlan, path: Path, judges: Sequence[Feeds]) -> _Trial:
         apply_plan(model, plan, path)
-        return cls(plan, path.read_bytes(), sqnr_db(model, path, judges, optimize=plan.target != "tensorrt"))
+        return cls(plan, path.read_bytes(), sqnr_db(model, path, judges, optimize=plan.target not in NO_CPU))
 
     def gain(self) -> float:
         return self.sqnr_db

@@ -16,6 +16,9 @@ SYMMETRIC = frozenset({"tensorrt"})
 """Targets whose zero points are all zero; behind a ReLU half of the integers go unused."""
 FLOAT_BIAS = frozenset({"tensorrt"})
 """Targets whose kernels add the bias in fp32."""
+NO_CPU = frozenset({"cuda", "tensorrt"})
+"""Targets whose files this machine's CPU runs only as they are written: ONNX Runtime's optimizations for the CPU make
+something else of them, and crash on fp16 Transformers (1.32)."""
 NOT_RUN = "not run on such a device"
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -10,6 +11,7 @@ from torch import nn
 from edgekit.quantize import quantize, quantize_for_targets
 from edgekit.quantize.calibration import observe
 from edgekit.quantize.targets import seen_here
+from tests.quantize.conftest import Encoder
 
 
 def constants(path):
@@ -110,6 +112,22 @@ def test_cuda_gets_fp16_inside_and_fp32_outside(resnet, int8, run, draw):
     want, have = run(resnet.path, feeds), run(done.path, feeds)
     assert np.abs(want - have).max() <= 0.01 * np.abs(want).max()
     assert {node.precision for node in done.nodes} == {"fp16"}
+
+
+def test_an_fp16_transformer_is_judged_without_the_optimizations_that_crash(fp32, int8, draw):
+    """ONNX Runtime 1.32 ends the process when it optimizes this file for the CPU."""
+    torch.manual_seed(1)
+    source = fp32(Encoder(), 7, 32)
+    done = int8(source, target="cuda")
+    sessions = []
+    for path in (source.path, done.path):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        sessions.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+    (feeds,) = draw(source, seed=4, batches=1)
+    want, have = (session.run(None, feeds)[0] for session in sessions)
+    assert 0 < np.abs(want - have).max() <= 0.01 * np.abs(want).max()
+    assert done.sqnr_db > 50
 
 
 @pytest.mark.parametrize(
