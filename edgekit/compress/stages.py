@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -17,12 +17,12 @@ from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
 from edgekit.quantize import Quantized, climb, quantize
 from edgekit.quantize.learning.training import Trainable
+from edgekit.quantize.targets import Target
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, compare, feeds_of, first_feeds, latency_table, score
 from edgekit.workload import Workload, loader
 
-Target = Literal["x86-vnni", "x86-avx2", "arm64", "cuda"]
 MODEL = "model.onnx"
 CALIBRATION_BATCH = 32
 SELECTION_TIME_S = 6.0

@@ -4,7 +4,7 @@ from edgekit.quantize.applying import apply_plan
 from edgekit.quantize.ladder import Climbed, Rung, climb
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan, Scale
 from edgekit.quantize.planning import plan_quantization
-from edgekit.quantize.quantize import quantize, sqnr_db
+from edgekit.quantize.quantize import quantize, quantize_for_targets, sqnr_db
 
 __all__ = [
     "Climbed",
@@ -17,5 +17,6 @@ __all__ = [
     "climb",
     "plan_quantization",
     "quantize",
+    "quantize_for_targets",
     "sqnr_db",
 ]

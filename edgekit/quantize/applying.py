@@ -10,10 +10,10 @@ import onnx
 import onnx_ir as ir
 
 from edgekit.errors import QuantizeError
-from edgekit.quantize import dynamic, half
+from edgekit.quantize import dynamic, half, storage
 from edgekit.quantize.equalization import equalize
 from edgekit.quantize.graph import load
-from edgekit.quantize.placement import wired
+from edgekit.quantize.layout import wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
 from edgekit.quantize.rewrites import rewrite
@@ -41,7 +41,9 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
         if plan.scheme == "static":
             equalize(graph.graph, plan.equalized)
             _insert(graph, plan, frozenset(plan.nodes) - recurrent, model)
-        at_run_time = frozenset(plan.nodes) & (recurrent if plan.scheme == "static" else set(plan.nodes))
+        if plan.scheme == "weights":
+            storage.convert(graph, frozenset(plan.nodes), plan.weight_limit.bit_length())
+        at_run_time = frozenset(plan.nodes) & {"static": recurrent, "dynamic": set(plan.nodes)}.get(plan.scheme, set())
         if at_run_time:
             dynamic.convert(graph, at_run_time, plan.weight_limit)
     graph.metadata_props[RECIPE] = json.dumps(
@@ -71,7 +73,7 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
 
 
 def _insert(graph: ir.Model, plan: QuantPlan, nodes: frozenset[str], model: Path) -> None:
-    placement = wired(graph.graph, nodes)
+    placement = wired(graph.graph, nodes, plan.target)
     odd = sorted(placement.quantized - set(plan.activations))
     if odd:
         raise QuantizeError(

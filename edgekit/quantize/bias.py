@@ -15,8 +15,9 @@ import onnx_ir as ir
 from edgekit.progress import Progress, Step
 from edgekit.quantize.calibration import channel_means, samples_in
 from edgekit.quantize.graph import constant, initializer
+from edgekit.quantize.layout import wired
 from edgekit.quantize.macs import macs
-from edgekit.quantize.placement import Placement, wired
+from edgekit.quantize.placement import Placement
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
 from edgekit.quantize.weights import output_axis, rounded
@@ -55,7 +56,7 @@ def _sequential(
     for index, layer in enumerate(layers):
         value = str(layer.outputs[0].name)
         twin = model.clone()
-        insert(twin, wired(twin.graph, plan.nodes), replace(plan, bias_shift=shifts))
+        insert(twin, wired(twin.graph, plan.nodes, plan.target), replace(plan, bias_shift=shifts))
         # Where the fp32 value is an output of the graph, its quantized twin has taken over the name.
         inner = f"{value}_exact" if any(v.name == f"{value}_exact" for n in twin.graph for v in n.outputs) else value
         have = channel_means(twin, [inner], batches)[inner]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 
 import numpy as np
 import onnx_ir as ir
@@ -55,6 +55,35 @@ def observe(
     if not done:
         raise no_calibration_data()
     return histograms
+
+
+class Observed:
+    """Histograms that the plans of several targets share, so that the calibration data are gone through once for all.
+
+    Args:
+        values: what any of the targets will ask for. Other values cost a further pass when they are asked for.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._wanted = frozenset(values)
+        self._seen: dict[Hashable, dict[str, Histogram]] = {}
+
+    def of(
+        self,
+        model: ir.Model,
+        version: Hashable,
+        values: Sequence[str],
+        calibration: Iterable[Feeds],
+        *,
+        spec: IOSpec,
+        progress: Progress,
+    ) -> Mapping[str, Histogram]:
+        """`observe`, or what it gave when the same `version` of the model was asked for."""
+        known = self._seen.setdefault(version, {})
+        missing = sorted({*values, *(self._wanted if not known else ())} - set(known))
+        if missing:
+            known |= observe(model, missing, calibration, spec=spec, progress=progress)
+        return known
 
 
 def channel_means(model: ir.Model, values: Sequence[str], calibration: Iterable[Feeds]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from edgekit.progress import Progress, silent
 from edgekit.quantize.applying import apply_plan
 from edgekit.quantize.calibration import first_samples
 from edgekit.quantize.graph import load
-from edgekit.quantize.placement import place
+from edgekit.quantize.layout import place
 from edgekit.quantize.plan import Quantized, QuantPlan
 from edgekit.quantize.planning import corrected, static_nodes
 from edgekit.quantize.quantize import read_back

@@ -28,9 +28,10 @@ class QuantPlan:
 
     Args:
         target: the kind of device.
-        scheme: `static`, `dynamic` or `half`.
+        scheme: `static`, `dynamic`, `half` or `weights`.
         ranges: how activation ranges were chosen; empty where none are needed.
-        weight_limit: largest absolute integer of a weight; 63 keeps AVX2's 16-bit sums from saturating.
+        weight_limit: largest absolute integer of a weight; 63 keeps AVX2's 16-bit sums from saturating. For `weights`
+            128 or 8: 8 or 4 bits.
         activations: for each value of the graph its scale.
         nodes: names of the nodes that are to run in int8.
         reasons: for every other node why it does not.
@@ -56,7 +57,8 @@ class QuantPlan:
     costs_us: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes in int8"]
+        kind = f"with {self.weight_limit.bit_length()}-bit weights" if self.scheme == "weights" else "in int8"
+        lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes {kind}"]
         lines += [f"  {name}: {why}" for name, why in self.reasons.items()]
         return "\n".join(lines)
 
@@ -141,6 +143,7 @@ class Quantized:
         kernels: operators of the graph that ONNX Runtime makes of the file here, with their counts.
         sqnr_db: signal to quantization noise at the model's outputs on calibration data that the plan has not seen, in
             decibels.
+        seen_here: what the machine that made the file could tell of it: run here, kernels read, or neither.
     """
 
     path: Path
@@ -149,10 +152,11 @@ class Quantized:
     nodes: tuple[NodePlacement, ...]
     kernels: Mapping[str, int]
     sqnr_db: float
+    seen_here: str
 
     @property
     def scheme(self) -> str:
-        """`static`, `dynamic` or `half`."""
+        """`static`, `dynamic`, `half` or `weights`."""
         return self.plan.scheme
 
     @property
@@ -174,6 +178,7 @@ class Quantized:
             "nodes": [asdict(node) for node in self.nodes],
             "kernels": dict(self.kernels),
             "sqnr_db": self.sqnr_db,
+            "seen_here": self.seen_here,
         }
 
     @classmethod
@@ -186,4 +191,5 @@ class Quantized:
             nodes=tuple(NodePlacement(**node) for node in data["nodes"]),
             kernels={str(name): int(count) for name, count in data["kernels"].items()},
             sqnr_db=float(data["sqnr_db"]),
+            seen_here=str(data["seen_here"]),
         )

@@ -62,6 +62,14 @@ class Histogram:
         bins = ((flat / np.float32(self.limit or 1.0) + 1) * np.float32(BINS / 2)).astype(np.int32)
         self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
+    def mirrored(self) -> Histogram:
+        """Each sample and its negative: what a symmetric range is chosen from."""
+        twin = Histogram()
+        twin.limit, twin.counts = self.limit, self.counts + self.counts[::-1]
+        twin.high = max(-self.low, self.high)
+        twin.low = -twin.high
+        return twin
+
     @property
     def centres(self) -> np.ndarray:
         """The middle of each bin: float64 [BINS]."""
@@ -135,3 +143,13 @@ def affine(low: float, high: float, dtype: str) -> tuple[float, int]:
     if not scale > np.finfo(np.float32).tiny:
         return 1.0, smallest
     return scale, int(np.clip(round(-low / scale), 0, 255)) + smallest
+
+
+def symmetric(high: float) -> tuple[float, int]:
+    """Scale and zero point that map [-high, high] to the `int8` from -127 to 127.
+
+    >>> symmetric(63.5)
+    (0.5, 0)
+    """
+    scale = high / 127
+    return (scale if scale > np.finfo(np.float32).tiny else 1.0), 0

@@ -16,7 +16,8 @@ from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.costs import Costs
 from edgekit.quantize.equalization import equalize
 from edgekit.quantize.graph import load
-from edgekit.quantize.placement import COMPUTE, wired
+from edgekit.quantize.layout import wired
+from edgekit.quantize.placement import COMPUTE
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.planning import static_nodes
 from edgekit.quantize.qdq import insert
@@ -87,12 +88,12 @@ def sensitivities(
     everything = static_nodes(source.graph, plan)
     costs = Costs(profile or shipped_profile(plan.target))
     wanted = _outputs(source, batches)
-    fused = {name: str(follower.name) for name, follower in wired(source.graph, everything).fused.items()}
+    fused = {name: str(follower.name) for name, follower in wired(source.graph, everything, plan.target).fused.items()}
 
     def error(nodes: Collection[str]) -> float:
         twin = source.clone()
         # The shifts undo what layers in front do, too: they belong to the whole plan.
-        insert(twin, wired(twin.graph, nodes), replace(plan, bias_shift={}))
+        insert(twin, wired(twin.graph, nodes, plan.target), replace(plan, bias_shift={}))
         return _error(_outputs(twin, batches), wanted)
 
     layers = [node for node in source.graph if node.name in everything and node.op_type in COMPUTE]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.errors import QuantizeError
-from edgekit.quantize.ranges import BINS, Histogram, affine, choose
+from edgekit.quantize.ranges import BINS, Histogram, affine, choose, symmetric
 from edgekit.quantize.weights import mse_scales, quantized_weight, weight_scales
 
 
@@ -162,3 +162,20 @@ def test_mse_scales_of_weights_have_the_least_error_of_a_finer_grid(axis):
         ]
         found = ((np.clip(np.round(row / scale), -limit, limit) * scale - row) ** 2).sum()
         assert found <= 1.1 * min(finer)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0])
+def test_a_symmetric_range_has_the_least_error_on_the_samples_themselves(samples, shift):
+    """With and without negative samples: where there are none, half of the integers go unused."""
+    moved = np.maximum(samples, 0) + np.float32(shift)
+
+    def error(high):
+        scale = high / 127
+        return float(((np.clip(np.round(moved / scale), -127, 127) * scale - moved) ** 2).sum())
+
+    low, high = choose(counted(moved, 5).mirrored(), "mse", 255)
+    assert low == -high
+    assert symmetric(high) == (high / 127, 0)
+    assert error(high) <= 1.02 * min(error(moved.max() * share) for share in np.linspace(0.2, 1.0, 200))
+    assert choose(counted(moved, 5).mirrored(), "minmax") == (-moved.max(), moved.max())
+    assert symmetric(0.0) == (1.0, 0)

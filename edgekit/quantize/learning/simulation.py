@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from edgekit.quantize.graph import constant
+from edgekit.quantize.layout import wired
 from edgekit.quantize.learning.network import Call, Network
-from edgekit.quantize.placement import COMPUTE, outputs_of, wired
+from edgekit.quantize.placement import COMPUTE, produced
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.planning import static_nodes
 from edgekit.quantize.weights import output_axis, scales_of
@@ -57,12 +58,12 @@ class Simulation(Network):
     def __init__(self, graph: ir.Graph, plan: QuantPlan) -> None:
         super().__init__(graph)
         nodes = static_nodes(graph, plan)
-        placement = wired(graph, nodes)
+        placement = wired(graph, nodes, plan.target)
         int8 = [node for node in graph if node.name in nodes]
         fused = {node.name for node in placement.fused.values()}
-        self.produced = frozenset(str(v.name) for node in int8 for v in outputs_of(node, placement))
-        self.produced &= frozenset(placement.quantized)
+        self.produced = frozenset(produced(graph, placement) & placement.quantized)
         self.taken = frozenset(placement.quantized) - self.produced
+        self.exact = frozenset(placement.exact)
         self.readers = frozenset(str(node.name) for node in int8 if node.name not in fused)
         # Values on one scale stay on one: between them ONNX Runtime copies bytes.
         first: dict[Scale, str] = {}
@@ -107,7 +108,8 @@ class Simulation(Network):
 
     def read(self, call: Call, name: str, value: Tensor) -> Tensor:
         """What comes in fp32 is rounded for int8 kernels alone."""
-        return self.quantized(name, value) if name in self.taken and call.name in self.readers else value
+        taken = name in self.taken and call.name in self.readers and (call.name, name) not in self.exact
+        return self.quantized(name, value) if taken else value
 
     def weight(self, call: Call, index: int) -> Tensor:
         """Weights of int8 kernels are rounded, biases shifted."""

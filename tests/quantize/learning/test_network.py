@@ -64,11 +64,12 @@ def test_every_value_is_what_onnx_runtime_makes(fp32):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_a_simulated_plan_is_what_its_file_computes(resnet, int8, draw, shifted, tmp_path):
+@pytest.mark.parametrize("kind", [("x86-vnni", False), ("x86-vnni", True), ("tensorrt", True)])
+def test_a_simulated_plan_is_what_its_file_computes(resnet, int8, draw, kind, tmp_path):
     from edgekit.quantize import apply_plan
 
-    plan = int8(resnet, bias_correction=False).plan
+    target, shifted = kind
+    plan = int8(resnet, bias_correction=False, target=target).plan
     if shifted:
         model = load(resnet.path)
         rewrite(model)
