@@ -101,7 +101,8 @@ def sensitivities(
     for index, node in enumerate(layers):
         names = {str(node.name), fused.get(str(node.name), str(node.name))}
         fp32_us, int8_us = plan.costs_us.get(str(node.name), (0.0, 0.0))
-        around = costs.boundary(node.outputs[0]) + (costs.boundary(node.inputs[0]) if node.inputs[0] else 0.0)
+        # Out of int8 in front of it, and back behind it.
+        around = costs.quantize(node.outputs[0]) + (costs.dequantize(node.inputs[0]) if node.inputs[0] else 0.0)
         found.append(
             Sensitivity(
                 node=str(node.name),
