@@ -15,7 +15,7 @@ from edgekit.quantize.graph import load
 from edgekit.quantize.placement import wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite_again
 from edgekit.store import write_atomic
 
 RECIPE = "edgekit.quantized"
@@ -34,7 +34,7 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
         graph = half.converted(graph)
     else:
         if plan.scheme == "static":
-            rewrite(graph)
+            rewrite_again(graph, plan.rewrites)
         _check_nodes(graph.graph, plan, model)
         recurrent = {str(node.name) for node in graph.graph if node.op_type == "LSTM"}
         if plan.scheme == "static":

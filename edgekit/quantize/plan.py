@@ -10,7 +10,7 @@ from typing import Any, Self
 from edgekit.errors import QuantizeError
 from edgekit.spec import IOSpec
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class QuantPlan:
         bias_shift: for a node the correction that is added to its bias, one number per output channel.
         costs_us: for each node that the device's profile knows in both forms, the predicted microseconds in fp32 and in
             int8.
+        rewrites: names of the nodes that are written otherwise before (see `edgekit.quantize.rewrites`), because that
+            is faster on the device.
     """
 
     target: str
@@ -48,6 +50,7 @@ class QuantPlan:
     reasons: Mapping[str, str]
     bias_shift: Mapping[str, tuple[float, ...]]
     costs_us: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rewrites: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes in int8"]
@@ -67,6 +70,7 @@ class QuantPlan:
             "reasons": dict(self.reasons),
             "bias_shift": {name: list(shift) for name, shift in self.bias_shift.items()},
             "costs_us": {name: list(costs) for name, costs in self.costs_us.items()},
+            "rewrites": list(self.rewrites),
         }
 
     @classmethod
@@ -90,6 +94,7 @@ class QuantPlan:
                 reasons={str(name): str(why) for name, why in data["reasons"].items()},
                 bias_shift={str(name): tuple(map(float, shift)) for name, shift in data["bias_shift"].items()},
                 costs_us={str(name): (float(fp32), float(int8)) for name, (fp32, int8) in data["costs_us"].items()},
+                rewrites=tuple(map(str, data["rewrites"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QuantizeError(

@@ -17,6 +17,7 @@ from edgekit.quantize.bias import bias_shifts
 from edgekit.quantize.calibration import observe
 from edgekit.quantize.costs import Costs
 from edgekit.quantize.graph import load
+from edgekit.quantize.paying import paying
 from edgekit.quantize.placement import ASKED, Placement, place
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.ranges import Method, affine, choose
@@ -78,8 +79,8 @@ def plan_quantization(
         return _plan(target, "half", Placement(reasons=reasons))
     if scheme == "auto":
         scheme = "dynamic" if dynamic.is_better(graph.graph) else "static"
-    if scheme == "static":
-        rewrite(graph)
+    costs = Costs(profile or shipped_profile(target))
+    rewrites = rewrite(graph, paying(costs, target, keep_float=keep_float)) if scheme == "static" else ()
     _check_names(graph.graph, keep_float, model)
     refusals = dynamic.refusals(graph.graph) | dict.fromkeys(keep_float, ASKED)
     if scheme == "dynamic":
@@ -87,7 +88,6 @@ def plan_quantization(
         _something(names, refusals, model)
         return _plan(target, "dynamic", Placement(nodes=names, reasons=refusals))
     placement = place(graph.graph, target, keep_float=keep_float)
-    costs = Costs(profile or shipped_profile(target))
     recurrent = {str(node.name) for node in graph.graph if node.op_type in ("LSTM", "GRU")}
     at_run_time = recurrent - set(refusals)
     reasons = placement.reasons | {name: refusals[name] for name in recurrent & set(refusals)}
@@ -98,7 +98,14 @@ def plan_quantization(
     plan = replace(_plan(target, "static", placement), ranges=ranges, activations=scales, reasons=placement.reasons)
     shifts = bias_shifts(graph, placement, plan, batches, progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
-    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs.both_ways(graph.graph))
+    return replace(
+        plan,
+        nodes=nodes,
+        reasons=reasons,
+        bias_shift=shifts,
+        costs_us=costs.both_ways(graph.graph),
+        rewrites=rewrites,
+    )
 
 
 def _scales(

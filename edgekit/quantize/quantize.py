@@ -18,7 +18,7 @@ from edgekit.quantize.kernels import kernels_of, placements
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
 from edgekit.quantize.planning import Scheme, plan_quantization
 from edgekit.quantize.ranges import Method
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite_again
 from edgekit.quantize.targets import ACTIVATION, Target
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
@@ -122,6 +122,6 @@ def _what_runs(model: Path, plan: QuantPlan, path: Path) -> tuple[tuple[NodePlac
         return rows, {}
     source = load(model)
     if plan.scheme == "static":
-        rewrite(source)
+        rewrite_again(source, plan.rewrites)
     kernels = kernels_of(path, ACTIVATION[plan.target])
     return placements(source, plan, kernels), kernels.counts

@@ -284,4 +284,4 @@ def test_a_plan_for_another_file_is_refused(resnet, int8, fp32, tmp_path):
     with pytest.raises(QuantizeError, match="version 7"):
         QuantPlan.from_dict({"version": 7})
     with pytest.raises(QuantizeError, match="KeyError"):
-        QuantPlan.from_dict({"version": 1})
+        QuantPlan.from_dict({"version": 2})
