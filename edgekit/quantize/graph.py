@@ -112,6 +112,13 @@ def scalar(value: ir.Value | None, beside: ir.Value | None) -> float | None:
     return float(numbers.item()) if narrow else None
 
 
+def drop_unused_nodes(graph: ir.Graph) -> None:
+    """Remove nodes whose outputs nothing uses."""
+    for node in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+
+
 def drop_unused_initializers(graph: ir.Graph) -> None:
     """Remove constants that nothing uses."""
     for name in [

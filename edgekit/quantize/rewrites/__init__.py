@@ -12,6 +12,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from edgekit.quantize.graph import drop_unused_initializers
+from edgekit.quantize.rewrites.activations import name_activations
 from edgekit.quantize.rewrites.asking import Pays
 from edgekit.quantize.rewrites.batchnorm import fold_batchnorm
 from edgekit.quantize.rewrites.channelwise import average_pools_to_convolutions, norms_to_convolutions
@@ -22,14 +23,19 @@ from edgekit.quantize.rewrites.hard import (
     hard_swishes_to_products,
 )
 from edgekit.quantize.rewrites.no_ops import remove_no_ops
+from edgekit.quantize.rewrites.padding import merge_padding
 from edgekit.quantize.rewrites.pooling import pool_spatial_means
 from edgekit.quantize.rewrites.shortcuts import shortcuts_to_convolutions
+from edgekit.quantize.rewrites.swish import swishes_to_products
 
 PASSES = (
     remove_no_ops,
     merge_clips,
+    name_activations,
+    swishes_to_products,
     fold_batchnorm,
     fold_hard_sigmoids,
+    merge_padding,
     shortcuts_to_convolutions,
     pool_spatial_means,
 )
@@ -76,10 +82,13 @@ __all__ = [
     "hard_sigmoids_to_convolutions",
     "hard_swishes_to_products",
     "merge_clips",
+    "merge_padding",
+    "name_activations",
     "norms_to_convolutions",
     "pool_spatial_means",
     "remove_no_ops",
     "rewrite",
     "rewrite_again",
     "shortcuts_to_convolutions",
+    "swishes_to_products",
 ]

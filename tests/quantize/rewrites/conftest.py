@@ -15,15 +15,15 @@ from edgekit.export.onnx_file import spec_of
 from edgekit.quantize import quantize, rewrites
 
 
-def make_graph(nodes, constants, shape=(4, 8, 8), output="y", opset=20):
-    """A checked model with an open batch, and shapes inferred."""
+def make_graph(nodes, constants, shape=(4, 8, 8), *, output="y", opset=20, made=None):
+    """A checked model with an open batch, and shapes inferred; `made` is an output's, where inference cannot tell."""
     outputs = [output] if isinstance(output, str) else output
     domains = {node[3]["domain"] for node in nodes if "domain" in node[3]}
     graph = helper.make_graph(
         [helper.make_node(op, ins, outs, name=f"{op}_{i}", **given) for i, (op, ins, outs, given) in enumerate(nodes)],
         "graph",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, made and ["batch", *made]) for name in outputs],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
