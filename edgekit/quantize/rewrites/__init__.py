@@ -17,6 +17,7 @@ from edgekit.quantize.rewrites.asking import Pays
 from edgekit.quantize.rewrites.batchnorm import fold_batchnorm
 from edgekit.quantize.rewrites.channelwise import average_pools_to_convolutions, norms_to_convolutions
 from edgekit.quantize.rewrites.clips import merge_clips
+from edgekit.quantize.rewrites.factors import fold_factors
 from edgekit.quantize.rewrites.hard import (
     fold_hard_sigmoids,
     hard_sigmoids_to_convolutions,
@@ -34,6 +35,7 @@ PASSES = (
     name_activations,
     swishes_to_products,
     fold_batchnorm,
+    fold_factors,
     fold_hard_sigmoids,
     merge_padding,
     shortcuts_to_convolutions,
@@ -78,6 +80,7 @@ __all__ = [
     "Pays",
     "average_pools_to_convolutions",
     "fold_batchnorm",
+    "fold_factors",
     "fold_hard_sigmoids",
     "hard_sigmoids_to_convolutions",
     "hard_swishes_to_products",
