@@ -17,6 +17,7 @@ from edgekit.quantize.rewrites.asking import Pays
 from edgekit.quantize.rewrites.batchnorm import fold_batchnorm
 from edgekit.quantize.rewrites.channelwise import average_pools_to_convolutions, norms_to_convolutions
 from edgekit.quantize.rewrites.clips import merge_clips
+from edgekit.quantize.rewrites.constants import fold_constants
 from edgekit.quantize.rewrites.factors import fold_factors
 from edgekit.quantize.rewrites.hard import (
     fold_hard_sigmoids,
@@ -27,10 +28,14 @@ from edgekit.quantize.rewrites.no_ops import remove_no_ops
 from edgekit.quantize.rewrites.padding import merge_padding
 from edgekit.quantize.rewrites.pooling import pool_spatial_means
 from edgekit.quantize.rewrites.shortcuts import shortcuts_to_convolutions
+from edgekit.quantize.rewrites.shuffles import fold_shuffles
 from edgekit.quantize.rewrites.swish import swishes_to_products
+from edgekit.quantize.rewrites.transposes import cancel_transposes, linears_to_convolutions
 
 PASSES = (
+    fold_constants,
     remove_no_ops,
+    cancel_transposes,
     merge_clips,
     name_activations,
     swishes_to_products,
@@ -40,10 +45,12 @@ PASSES = (
     merge_padding,
     shortcuts_to_convolutions,
     pool_spatial_means,
+    fold_shuffles,
 )
 """What is never slower, in this order."""
 
 CONDITIONAL = (
+    linears_to_convolutions,
     norms_to_convolutions,
     hard_sigmoids_to_convolutions,
     hard_swishes_to_products,
@@ -79,11 +86,15 @@ __all__ = [
     "PASSES",
     "Pays",
     "average_pools_to_convolutions",
+    "cancel_transposes",
     "fold_batchnorm",
+    "fold_constants",
     "fold_factors",
     "fold_hard_sigmoids",
+    "fold_shuffles",
     "hard_sigmoids_to_convolutions",
     "hard_swishes_to_products",
+    "linears_to_convolutions",
     "merge_clips",
     "merge_padding",
     "name_activations",
