@@ -35,6 +35,7 @@ LIBRARIES = {
     "torch": "torch",
     "onnx": "onnx",
     "onnx_ir": "onnx-ir",
+    "networkx": "networkx",
     "onnxscript": "onnxscript",
     "lightning_fabric": "lightning-fabric",
     "torchmetrics": "torchmetrics",

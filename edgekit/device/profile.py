@@ -41,7 +41,7 @@ class Pattern:
     Args:
         unit: what its work is counted in: `MACs`, or `elements` of the input or output, whichever has more.
         fp32: cost in fp32.
-        int8: cost between 8-bit integers.
+        int8: cost between 8-bit integers; where it does not fuse, with the DQ and Q around its fp32 kernel.
         fused: by the type of its activations (`uint8`, `int8`), whether no Q or DQ was left of it.
         kernels: operators of the optimized int8 graph, with `uint8` activations.
     """

@@ -16,7 +16,7 @@ from edgekit.quantize.graph import load
 from edgekit.quantize.layout import wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite_again
 from edgekit.store import write_atomic
 
 RECIPE = "edgekit.quantized"
@@ -35,7 +35,7 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
         graph = half.converted(graph)
     else:
         if plan.scheme == "static":
-            rewrite(graph)
+            rewrite_again(graph, plan.rewrites)
         _check_nodes(graph.graph, plan, model)
         recurrent = {str(node.name) for node in graph.graph if node.op_type == "LSTM"}
         if plan.scheme == "static":

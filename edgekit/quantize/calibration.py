@@ -44,7 +44,7 @@ def observe(
         spec.check_feeds(feeds)
         rest: Feeds | None = feeds
         while rest is not None:
-            piece, rest = _cut(rest, size, spec)
+            piece, rest = cut(rest, size, spec)
             arrays = dict(zip(computed, session.run(computed, dict(piece)), strict=True)) if computed else {}
             for name in values:
                 histograms[name].add(piece[name] if name in given else arrays[name], name)
@@ -80,7 +80,8 @@ class Observed:
     ) -> Mapping[str, Histogram]:
         """`observe`, or what it gave when the same `version` of the model was asked for."""
         known = self._seen.setdefault(version, {})
-        missing = sorted({*values, *(self._wanted if not known else ())} - set(known))
+        there = {value.name for node in model.graph for value in node.outputs} | {v.name for v in model.graph.inputs}
+        missing = sorted({*values, *(self._wanted & there if not known else ())} - set(known))
         if missing:
             known |= observe(model, missing, calibration, spec=spec, progress=progress)
         return known
@@ -178,7 +179,7 @@ def no_calibration_data() -> QuantizeError:
     )
 
 
-def _cut(feeds: Feeds, size: int, spec: IOSpec) -> tuple[Feeds, Feeds | None]:
+def cut(feeds: Feeds, size: int, spec: IOSpec) -> tuple[Feeds, Feeds | None]:
     """The first `size` samples, and the others if there are any."""
     first = {tensor.shape[0] if tensor.shape else None for tensor in spec.inputs}
     counts = {array.shape[0] if array.ndim else None for array in feeds.values()}

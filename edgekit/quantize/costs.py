@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from edgekit.device.profile import Cost, DeviceProfile
 from edgekit.quantize.graph import constant
-from edgekit.quantize.macs import macs
+from edgekit.quantize.macs import elements, macs
 from edgekit.quantize.rewrites.channelwise import covers_image
+from edgekit.quantize.targets import ACTIVATION
 
 FEW_INPUTS = 32
 """A convolution that sums over no more numbers has a pattern of its own: gathering them is what takes time."""
@@ -31,6 +32,8 @@ def pattern_of(node: ir.Node) -> str:
     if kind == "Resize":
         mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
         return f"Resize.{mode}"
+    if kind in ("Add", "Mul") and any(constant(value) is not None for value in node.inputs):
+        return f"{kind}.constant"
     if kind == "AveragePool" and covers_image(node):
         return "GlobalAveragePool"
     return LIKE.get(kind, kind)
@@ -53,7 +56,7 @@ class Costs:
         return pattern.fp32.of(self._work(node, pattern.unit))
 
     def int8(self, node: ir.Node) -> float:
-        """Of a node in int8."""
+        """Of a node between int8 operators; where no kernel fuses, with the DQ and Q that stand around it."""
         pattern = self.profile.patterns[pattern_of(node)]
         return pattern.int8.of(self._work(node, pattern.unit))
 
@@ -68,16 +71,26 @@ class Costs:
 
     def quantize(self, value: ir.Value) -> float:
         """Of a Q of a value."""
-        return self.profile.patterns["QuantizeLinear"].int8.of(_elements(value)) + self._layout(value)
+        return self.profile.patterns["QuantizeLinear"].int8.of(elements(value)) + self._layout(value)
 
     def dequantize(self, value: ir.Value) -> float:
         """Of a DQ of a value."""
-        return self.profile.patterns["DequantizeLinear"].int8.of(_elements(value)) + self._layout(value)
+        return self.profile.patterns["DequantizeLinear"].int8.of(elements(value)) + self._layout(value)
 
     def _layout(self, value: ir.Value) -> float:
         if not self.layouts or value.shape is None or len(value.shape) != 4:
             return 0.0
-        return LAYOUT.of(_elements(value))
+        return LAYOUT.of(elements(value))
+
+    def is_cheaper(self, node: ir.Node, instead: Mapping[str, float]) -> bool:
+        """Whether other patterns, each with its work, cost less between int8 operators than a node that is there.
+
+        Not where the profile lacks one of them.
+        """
+        patterns = self.profile.patterns
+        if not patterns.keys() >= {pattern_of(node), *instead}:
+            return False
+        return sum(patterns[name].int8.of(work) for name, work in instead.items()) < self.int8(node)
 
     def both_ways(self, graph: ir.Graph) -> dict[str, tuple[float, float]]:
         """For each node that the profile knows in both forms, its cost in fp32 and in int8."""
@@ -86,14 +99,16 @@ class Costs:
 
     def _in_both_forms(self, node: ir.Node) -> bool:
         pattern = self.profile.patterns.get(pattern_of(node))
-        return pattern is not None and all(cost.base_us or cost.rate_us for cost in (pattern.fp32, pattern.int8))
+        if pattern is None or not self.profile.fuses(pattern_of(node), ACTIVATION[self.profile.target]):
+            return False
+        return all(cost.base_us or cost.rate_us for cost in (pattern.fp32, pattern.int8))
 
     @staticmethod
     def _work(node: ir.Node, unit: str) -> float:
         if unit == "MACs":
             return macs(node)
-        read = 0.0 if node.inputs[0] is None else _elements(node.inputs[0])
-        return max(read, sum(_elements(value) for value in node.outputs))
+        read = 0.0 if node.inputs[0] is None else elements(node.inputs[0])
+        return max(read, sum(elements(value) for value in node.outputs))
 
 
 def _kind_of_convolution(node: ir.Node) -> str:
@@ -102,12 +117,9 @@ def _kind_of_convolution(node: ir.Node) -> str:
         return "dense"
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
     if groups > 1:
-        return "depthwise" if weight.shape[1] == 1 else "grouped"
+        if weight.shape[1] > 1:
+            return "grouped"
+        return "channelwise" if weight[0].size == 1 else "depthwise"
     if weight[0].size <= FEW_INPUTS:
         return "few_inputs"
     return "pointwise" if math.prod(weight.shape[2:]) == 1 else "dense"
-
-
-def _elements(value: ir.Value) -> float:
-    """Numbers in a value of one sample; sizes that are not known ahead of time count as one."""
-    return float(math.prod(size for size in value.shape or () if isinstance(size, int)))

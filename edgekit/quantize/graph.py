@@ -79,6 +79,46 @@ def replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
     after.name = name
 
 
+def put(graph: ir.Graph, before: ir.Node, new: ir.Node, like: ir.Value) -> ir.Value:
+    """Insert a node before another one; returns what it makes, with the type and shape of `like`."""
+    made = new.outputs[0]
+    made.name, made.type, made.shape = f"{new.name}_out", like.type, like.shape
+    graph.insert_before(before, new)
+    return made
+
+
+def bypass(graph: ir.Graph, node: ir.Node, source: ir.Value) -> bool:
+    """Let all that reads `node` read `source`, and remove the node; not where the name of an output would be lost."""
+    output = node.outputs[0]
+    if output.is_graph_output():
+        # The name of an output is a promise to whoever runs the file, so the value in front of the node takes it over.
+        if source.producer() is None or source.is_graph_output() or constant(source) is not None:
+            return False
+        name = output.name
+        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+        output.name, source.name = None, name
+    else:
+        ir.convenience.replace_all_uses_with(output, source)
+    graph.remove(node, safe=True)
+    return True
+
+
+def scalar(value: ir.Value | None, beside: ir.Value | None) -> float | None:
+    """The one number of a constant that does not widen the shape of `beside` by broadcasting, or None."""
+    numbers = constant(value)
+    if numbers is None or numbers.size != 1 or beside is None:
+        return None
+    narrow = numbers.ndim == 0 or (beside.shape is not None and numbers.ndim <= len(beside.shape))
+    return float(numbers.item()) if narrow else None
+
+
+def drop_unused_nodes(graph: ir.Graph) -> None:
+    """Remove nodes whose outputs nothing uses."""
+    for node in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+
+
 def drop_unused_initializers(graph: ir.Graph) -> None:
     """Remove constants that nothing uses."""
     for name in [

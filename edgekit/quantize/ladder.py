@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,10 @@ from edgekit.errors import QuantizeError
 from edgekit.progress import Progress, silent
 from edgekit.quantize.applying import apply_plan
 from edgekit.quantize.calibration import first_samples
-from edgekit.quantize.graph import load
 from edgekit.quantize.layout import place
 from edgekit.quantize.plan import Quantized, QuantPlan
-from edgekit.quantize.planning import corrected, static_nodes
+from edgekit.quantize.planning import corrected, prepared, static_nodes
 from edgekit.quantize.quantize import read_back
-from edgekit.quantize.rewrites import rewrite
 from edgekit.quantize.sensitivity import Sensitivities, sensitivities
 from edgekit.spec import Feeds
 from edgekit.store import write_atomic
@@ -237,28 +235,18 @@ def _trained(start: _Best, train: Callable[[Trainable], Trainable], source: Path
 
 
 def _mixed(start: _Best, measured: Sensitivities) -> Tries:
-    source = load(start.source)
-    rewrite(source)
+    graph = prepared(start.source, start.plan).graph
     order = [layer.node for layer in measured.worst_first if layer.without < measured.error]
-    asked = {str(node.name) for node in source.graph} - set(start.plan.nodes)
+    static = static_nodes(graph, start.plan)
+    asked = {str(node.name) for node in graph} - set(start.plan.nodes)
     counts = [2**power for power in range(len(order).bit_length()) if 2**power < len(order)]
     for count in [*counts, len(order)] if order else []:
         kept = order[:count]
-        placement = place(source.graph, start.plan.target, keep_float={*asked, *kept})
-        nodes = placement.nodes & static_nodes(source.graph, start.plan)
-        if not nodes:
+        placement = place(graph, start.plan.target, keep_float={*asked, *kept})
+        if not placement.nodes & static:
             return
-        reasons = {
-            **placement.reasons,
-            **start.plan.reasons,
-            **dict.fromkeys(kept, "int8 costs too much accuracy here"),
-        }
-        others = set(start.plan.nodes) - static_nodes(source.graph, start.plan)
-        plan = replace(
-            start.plan,
-            nodes=tuple(sorted(nodes | others)),
-            reasons={name: reason for name, reason in reasons.items() if name not in nodes | others},
-        )
+        gone = static - placement.nodes
+        plan = start.plan.restricted(set(start.plan.nodes) - gone, "int8 costs too much accuracy here")
         yield start.source, plan, f"in fp32: {_listed(kept)}"
 
 

@@ -24,6 +24,11 @@ def macs(node: ir.Node) -> float:
     return _size(node.inputs[1]) * _product(dims)
 
 
+def elements(value: ir.Value) -> float:
+    """Numbers in a value of one sample; sizes that are not known ahead of time count as one."""
+    return _product(() if value.shape is None else tuple(value.shape))
+
+
 def _size(value: ir.Value | None) -> float:
     array = constant(value)
     return 0.0 if array is None else float(array.size)

@@ -200,7 +200,8 @@ def _linear(node: ir.Node, _target: str) -> str | None:
 
 
 def _elementwise(node: ir.Node, _target: str) -> str | None:
-    return None if len(activations_of(node)) == 2 else "one side is a constant"
+    numbers = [array for array in map(constant, node.inputs) if array is not None]
+    return None if all(array.size == 1 for array in numbers) else "one side is a constant that differs between channels"
 
 
 def _resize(node: ir.Node, _target: str) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +42,8 @@ class QuantPlan:
             with.
         costs_us: for each node that the device's profile knows in both forms, the predicted microseconds in fp32 and in
             int8.
+        rewrites: names of the nodes that are written otherwise before (see `edgekit.quantize.rewrites`), because that
+            is faster on the device.
     """
 
     target: str
@@ -55,12 +57,19 @@ class QuantPlan:
     weight_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     equalized: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     costs_us: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rewrites: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kind = f"with {self.weight_limit.bit_length()}-bit weights" if self.scheme == "weights" else "in int8"
         lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes {kind}"]
         lines += [f"  {name}: {why}" for name, why in self.reasons.items()]
         return "\n".join(lines)
+
+    def restricted(self, nodes: Collection[str], why: str) -> Self:
+        """The plan with fewer int8 nodes: those that it has among `nodes`; `why` is the reason for the others."""
+        kept = tuple(name for name in self.nodes if name in nodes)
+        gone = dict.fromkeys((name for name in self.nodes if name not in nodes), why)
+        return replace(self, nodes=kept, reasons={**self.reasons, **gone})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""
@@ -77,6 +86,7 @@ class QuantPlan:
             "weight_scales": {name: list(scales) for name, scales in self.weight_scales.items()},
             "equalized": {name: list(factors) for name, factors in self.equalized.items()},
             "costs_us": {name: list(costs) for name, costs in self.costs_us.items()},
+            "rewrites": list(self.rewrites),
         }
 
     @classmethod
@@ -102,6 +112,7 @@ class QuantPlan:
                 weight_scales=_vectors(data["weight_scales"]),
                 equalized=_vectors(data["equalized"]),
                 costs_us={str(name): (float(fp32), float(int8)) for name, (fp32, int8) in data["costs_us"].items()},
+                rewrites=tuple(map(str, data["rewrites"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise QuantizeError(
@@ -144,6 +155,8 @@ class Quantized:
         sqnr_db: signal to quantization noise at the model's outputs on calibration data that the plan has not seen, in
             decibels.
         seen_here: what the machine that made the file could tell of it: run here, kernels read, or neither.
+        measured_us: median microseconds of one sample here: of the fp32 file (`fp32`) and of each placement that was
+            tried; empty where the placement is that of the rules, untimed.
     """
 
     path: Path
@@ -153,6 +166,7 @@ class Quantized:
     kernels: Mapping[str, int]
     sqnr_db: float
     seen_here: str
+    measured_us: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def scheme(self) -> str:
@@ -179,6 +193,7 @@ class Quantized:
             "kernels": dict(self.kernels),
             "sqnr_db": self.sqnr_db,
             "seen_here": self.seen_here,
+            "measured_us": dict(self.measured_us),
         }
 
     @classmethod
@@ -192,4 +207,5 @@ class Quantized:
             kernels={str(name): int(count) for name, count in data["kernels"].items()},
             sqnr_db=float(data["sqnr_db"]),
             seen_here=str(data["seen_here"]),
+            measured_us={str(name): float(us) for name, us in data["measured_us"].items()},
         )

@@ -19,10 +19,11 @@ from edgekit.quantize.costs import Costs
 from edgekit.quantize.equalization import choose_factors, equalize
 from edgekit.quantize.graph import constant, load
 from edgekit.quantize.layout import place, wired
+from edgekit.quantize.paying import paying
 from edgekit.quantize.placement import ASKED, COMPUTE, Placement
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.ranges import Histogram, Method, affine, choose, symmetric
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite, rewrite_again
 from edgekit.quantize.targets import ACTIVATION, SYMMETRIC, TARGETS, WEIGHT_LIMIT, Target
 from edgekit.quantize.weights import mse_scales, output_axis
 from edgekit.spec import Feeds, IOSpec
@@ -110,8 +111,7 @@ def plan_quantization(
         return _for_size(graph.graph, bits, keep_float, model)
     if scheme == "auto":
         scheme = "dynamic" if target != "tensorrt" and dynamic.is_better(graph.graph) else "static"
-    if scheme == "static":
-        rewrite(graph)
+    rewrites = _rewritten(graph, target, profile, keep_float) if scheme == "static" else ()
     _check_names(graph.graph, keep_float, model)
     refusals = dynamic.refusals(graph.graph) | dict.fromkeys(keep_float, ASKED)
     if scheme == "dynamic":
@@ -130,7 +130,7 @@ def plan_quantization(
     factors = choose_factors(graph, placement.nodes, few) if equalization else {}
     equalize(graph.graph, factors)
     roots = sorted({placement.root(name) for name in placement.quantized})
-    version = tuple(sorted(factors.items()))
+    version = (rewrites, tuple(sorted(factors.items())))
     histograms = (observed or Observed()).of(graph, version, roots, stream, spec=spec, progress=progress)
     scales = _scales(graph, placement, histograms, ranges, target)
     plan = replace(
@@ -143,14 +143,29 @@ def plan_quantization(
     )
     shifts = bias_shifts(graph, placement, plan, few, progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
-    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs)
+    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs, rewrites=rewrites)
+
+
+def _rewritten(
+    graph: ir.Model, target: Target, profile: DeviceProfile | None, keep_float: Collection[str]
+) -> tuple[str, ...]:
+    """Rewrite in place for a target; TensorRT has kernels of its own for what others pay to have written otherwise."""
+    if target == "tensorrt":
+        return rewrite(graph, lambda _node, _instead: False)
+    return rewrite(graph, paying(Costs(profile or shipped_profile(target)), target, keep_float=keep_float))
+
+
+def prepared(model: Path, plan: QuantPlan) -> ir.Model:
+    """The fp32 graph that a static plan speaks of: rewritten, and equalized."""
+    graph = load(model)
+    rewrite_again(graph, plan.rewrites)
+    equalize(graph.graph, plan.equalized)
+    return graph
 
 
 def corrected(model: Path, plan: QuantPlan, calibration: Iterable[Feeds], progress: Progress = silent) -> QuantPlan:
     """A static plan with the biases corrected that it leads to; see `edgekit.quantize.bias`."""
-    graph = load(model)
-    rewrite(graph)
-    equalize(graph.graph, plan.equalized)
+    graph = prepared(model, plan)
     placement = wired(graph.graph, static_nodes(graph.graph, plan), plan.target)
     few = first_samples(calibration, LEARNED_FROM)
     return replace(plan, bias_shift=bias_shifts(graph, placement, replace(plan, bias_shift={}), few, progress))
@@ -171,14 +186,19 @@ def _weight_scales(graph: ir.Graph, placement: Placement, limit: int) -> dict[st
 
 
 def values_to_observe(
-    model: Path, targets: Collection[Target], *, scheme: Scheme = "auto", keep_float: Collection[str] = ()
+    model: Path,
+    targets: Collection[Target],
+    *,
+    scheme: Scheme = "auto",
+    keep_float: Collection[str] = (),
+    profile: DeviceProfile | None = None,
 ) -> frozenset[str]:
     """The values whose ranges the static plans for these targets need."""
-    graph = load(model)
-    dynamically = scheme == "dynamic" or (scheme == "auto" and dynamic.is_better(graph.graph))
-    rewrite(graph)
+    dynamically = scheme == "dynamic" or (scheme == "auto" and dynamic.is_better(load(model).graph))
     found: set[str] = set()
     for target in targets:
+        graph = load(model)
+        _rewritten(graph, target, profile, keep_float)
         if target in ACTIVATION and target != "size" and (target == "tensorrt" or not dynamically):
             placement = place(graph.graph, target, keep_float=keep_float)
             found |= {placement.root(name) for name in placement.quantized}

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer
-from edgekit.quantize.placement import COMPUTE, Placement, activations_of, produced
+from edgekit.quantize.placement import COMPUTE, ELEMENTWISE, Placement, activations_of, produced
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.targets import FLOAT_BIAS
 from edgekit.quantize.weights import output_axis, rounded
@@ -22,6 +22,8 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
     for node in int8:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
+        elif node.op_type in ELEMENTWISE:
+            _quantize_number(graph, node, plan.activations[str(activations_of(node)[0].name)].dtype)
     everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
@@ -88,6 +90,26 @@ class _Constants:
         dequantize.outputs[0].name = f"{stored.name}_real"
         graph.insert_before(node, dequantize)
         return dequantize.outputs[0]
+
+
+def _quantize_number(graph: ir.Graph, node: ir.Node, dtype: str) -> None:
+    """Give an addition or multiplication its one constant number as an 8-bit integer, which holds it exactly."""
+    for index, value in enumerate(node.inputs):
+        number = constant(value)
+        if number is None:
+            continue
+        limits, negative = np.iinfo(dtype), bool(number.item() < 0)
+        zero, largest = (limits.max, limits.min) if negative else (limits.min, limits.max)
+        step = abs(number.item()) / (limits.max - limits.min) or 1.0
+        stem = f"{node.outputs[0].name}.number"
+        stored = initializer(graph, stem, np.full(number.shape, largest if number.item() else zero, dtype))
+        scale = initializer(graph, f"{stem}.scale", np.array(step, np.float32))
+        dequantize = ir.node(
+            "DequantizeLinear", [stored, scale, initializer(graph, f"{stem}.zero", np.array(zero, dtype))]
+        )
+        dequantize.outputs[0].name = f"{stem}_real"
+        graph.insert_before(node, dequantize)
+        node.replace_input_with(index, dequantize.outputs[0])
 
 
 def _quantize_weights(node: ir.Node, plan: QuantPlan, scale: Scale, constants: _Constants) -> None:

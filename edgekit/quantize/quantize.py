@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.device.profile import DeviceProfile
+from edgekit.device.environment import isa_target
+from edgekit.device.profile import DeviceProfile, shipped_profile
 from edgekit.device.session import open_session
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.applying import apply_plan
-from edgekit.quantize.calibration import Observed, first_samples, no_calibration_data, samples_in
+from edgekit.quantize.calibration import Observed, cut, first_samples, no_calibration_data, samples_in
+from edgekit.quantize.candidates import candidates, fastest, timed
 from edgekit.quantize.graph import load
 from edgekit.quantize.kernels import kernels_of, placements
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
 from edgekit.quantize.planning import Scheme, Weights, corrected, plan_quantization, values_to_observe
 from edgekit.quantize.ranges import Method
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite_again
 from edgekit.quantize.targets import ACTIVATION, NO_CPU, NOT_RUN, Target, seen_here
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
+PlacementBy = Literal["rules", "measured"]
+TIMING_S = 2.0
+"""For timing placements against each other."""
 HELD_BACK, JUDGES = 4, 256
 """One batch in so many is held back from the plan to judge by, until there are so many samples."""
 
@@ -42,6 +49,8 @@ def quantize(
     bias_correction: bool = True,
     bits: int = 8,
     keep_float: Collection[str] = (),
+    placement: PlacementBy = "rules",
+    threads: int = 1,
     profile: DeviceProfile | None = None,
     observed: Observed | None = None,
     progress: Progress = silent,
@@ -65,6 +74,10 @@ def quantize(
         bias_correction: try it.
         bits: of the weights for target `size`: 8 or 4.
         keep_float: names of nodes that stay in fp32.
+        placement: `rules` puts into int8 whatever fuses, or `measured`: then the regions that the profile predicts to
+            be cheapest are tried, too, and the file is the one that is fastest here, if this machine is of the kind
+            that `target` names.
+        threads: intra-op threads that placements are timed with.
         profile: of the device; see `plan_quantization`.
         observed: shares the histograms with other targets; see `quantize_for_targets`.
         progress: told after each batch.
@@ -104,9 +117,16 @@ def quantize(
     if best.plan.scheme == "static" and bias_correction:
         shifted = corrected(model, best.plan, others, progress)
         best = max(best, _Trial.of(model, shifted, path, judges), key=_Trial.gain) if shifted.bias_shift else best
+    measured_us: dict[str, float] = {}
+    if placement == "measured" and best.plan.scheme == "static" and target == isa_target():
+        feeds, _ = cut(judges[0], 1, spec)
+        known = profile or shipped_profile(target)
+        best, measured_us = _fastest(
+            model, best, judges, feeds=feeds, profile=known, threads=threads, progress=progress
+        )
     write_atomic(path, best.written)
     progress(Step("quantizing", 1, 1))
-    return read_back(model, best.plan, path, spec, judges)
+    return replace(read_back(model, best.plan, path, spec, judges), measured_us=measured_us)
 
 
 def quantize_for_targets(
@@ -122,6 +142,8 @@ def quantize_for_targets(
     bias_correction: bool = True,
     bits: int = 8,
     keep_float: Collection[str] = (),
+    placement: PlacementBy = "rules",
+    threads: int = 1,
     profile: DeviceProfile | None = None,
     progress: Progress = silent,
 ) -> tuple[Quantized, ...]:
@@ -139,6 +161,8 @@ def quantize_for_targets(
         bias_correction: try it.
         bits: of the weights for target `size`: 8 or 4.
         keep_float: names of nodes that stay in fp32.
+        placement: as for `quantize`.
+        threads: likewise.
         profile: of the device; see `plan_quantization`.
         progress: told after each batch.
 
@@ -147,7 +171,7 @@ def quantize_for_targets(
         StoreError: a file cannot be written.
     """
     stream: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
-    observed = Observed(values_to_observe(model, list(paths), scheme=scheme, keep_float=keep_float))
+    observed = Observed(values_to_observe(model, list(paths), scheme=scheme, keep_float=keep_float, profile=profile))
     return tuple(
         quantize(
             model,
@@ -162,6 +186,8 @@ def quantize_for_targets(
             bias_correction=bias_correction,
             bits=bits if target == "size" else 8,
             keep_float=keep_float,
+            placement=placement,
+            threads=threads,
             profile=profile,
             observed=observed,
             progress=progress,
@@ -199,6 +225,27 @@ class _Trial:
 
     def gain(self) -> float:
         return self.sqnr_db
+
+
+def _fastest(
+    model: Path,
+    rules: _Trial,
+    judges: Sequence[Feeds],
+    *,
+    feeds: Feeds,
+    profile: DeviceProfile,
+    threads: int,
+    progress: Progress,
+) -> tuple[_Trial, dict[str, float]]:
+    """The fastest of the candidates here, and the microseconds of each and of the fp32 file."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-candidates-") as folder:
+        trials, files = {}, {"fp32": model}
+        for index, (name, plan) in enumerate(candidates(model, rules.plan, profile).items()):
+            files[name] = Path(folder) / f"{index}.onnx"
+            trials[name] = _Trial.of(model, plan, files[name], judges)
+        latencies = timed(files, feeds, threads=threads, time_s=TIMING_S, progress=progress)
+    us = {name: round(1e3 * latency.p50.value, 2) for name, latency in latencies.items()}
+    return trials[fastest(latencies)], us
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +309,7 @@ def _what_runs(model: Path, plan: QuantPlan, path: Path) -> tuple[tuple[NodePlac
         return rows, {}
     source = load(model)
     if plan.scheme == "static":
-        rewrite(source)
+        rewrite_again(source, plan.rewrites)
     if plan.target == "tensorrt":
         return _planned(source, plan, "int8", f"Q and DQ stand on its inputs; {NOT_RUN}"), {}
     kernels = kernels_of(path, ACTIVATION[plan.target])

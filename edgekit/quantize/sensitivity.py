@@ -14,14 +14,11 @@ from edgekit.device.profile import DeviceProfile, shipped_profile
 from edgekit.device.session import open_session
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.costs import Costs
-from edgekit.quantize.equalization import equalize
-from edgekit.quantize.graph import load
 from edgekit.quantize.layout import wired
 from edgekit.quantize.placement import COMPUTE
 from edgekit.quantize.plan import QuantPlan
-from edgekit.quantize.planning import static_nodes
+from edgekit.quantize.planning import prepared, static_nodes
 from edgekit.quantize.qdq import insert
-from edgekit.quantize.rewrites import rewrite
 from edgekit.spec import Feeds
 
 
@@ -82,9 +79,7 @@ def sensitivities(
         profile: of the device; by default the one that comes with edgekit.
         progress: told after each layer.
     """
-    source = load(model)
-    rewrite(source)
-    equalize(source.graph, plan.equalized)
+    source = prepared(model, plan)
     everything = static_nodes(source.graph, plan)
     costs = Costs(profile or shipped_profile(plan.target))
     wanted = _outputs(source, batches)

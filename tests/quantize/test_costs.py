@@ -60,12 +60,31 @@ def test_only_what_has_both_forms_is_predicted_both_ways(costs, graph):
     assert found["pool"] == (round(1.0 + 3.2, 2), round(0.5 + 1.6, 2))
 
 
+def test_a_rewrite_is_cheaper_if_the_int8_costs_of_its_parts_are(costs, graph):
+    conv, tanh, _, _ = graph
+    work = 16 * 10 * 10
+    macs = 16 * 8 * 3 * 3 * 10 * 10
+    # 0.5 us and 1.0 us for a thousand units each.
+    assert costs.is_cheaper(conv, {"GlobalAveragePool": work, "Conv.dense": macs - work - 501})
+    assert not costs.is_cheaper(conv, {"GlobalAveragePool": work, "Conv.dense": macs - work - 499})
+    assert not costs.is_cheaper(conv, {"never probed": 0.0})
+    assert not costs.is_cheaper(tanh, {"Tanh": 0.0})
+
+
+def test_a_number_beside_a_value_has_a_pattern_of_its_own():
+    number = ir.Value(name="n", const_value=ir.tensor(np.ones(1, np.float32)))
+    assert pattern_of(ir.node("Add", [ir.Value(name="x"), number])) == "Add.constant"
+    assert pattern_of(ir.node("Mul", [number, ir.Value(name="x")])) == "Mul.constant"
+    assert pattern_of(ir.node("Add", [ir.Value(name="x"), ir.Value(name="y")])) == "Add"
+
+
 @pytest.mark.parametrize(
     ("shape", "groups", "name"),
     [
         ((8, 8, 3, 3), 1, "dense"),
         ((8, 40, 1, 1), 1, "pointwise"),
         ((8, 1, 3, 3), 8, "depthwise"),
+        ((8, 1, 1, 1), 8, "channelwise"),
         ((8, 4, 3, 3), 2, "grouped"),
         ((8, 3, 3, 3), 1, "few_inputs"),
     ],

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.calibration import first_samples
-from edgekit.quantize.equalization import equalize
-from edgekit.quantize.graph import constant, initializer, load
+from edgekit.quantize.graph import constant, initializer
 from edgekit.quantize.learning.blocks import Block, blocks_of
 from edgekit.quantize.learning.network import Call, Network
 from edgekit.quantize.learning.simulation import Simulation
 from edgekit.quantize.plan import QuantPlan
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.planning import prepared
 from edgekit.spec import Feeds
 from edgekit.store import write_atomic
 
@@ -72,9 +71,7 @@ def learn_rounding(
         QuantizeError: an operator has no counterpart in torch.
         StoreError: the file cannot be written.
     """
-    source = load(model)
-    rewrite(source)
-    equalize(source.graph, plan.equalized)
+    source = prepared(model, plan)
     plan = replace(plan, bias_shift={})
     exact, learner = Network(source.graph), Learner(source.graph, plan)
     batches = [

@@ -16,12 +16,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from edgekit.quantize.equalization import equalize
-from edgekit.quantize.graph import constant, initializer, load
+from edgekit.quantize.graph import constant, initializer
 from edgekit.quantize.learning.network import Call
 from edgekit.quantize.learning.simulation import Simulation
 from edgekit.quantize.plan import QuantPlan, Scale
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.planning import prepared
 from edgekit.store import write_atomic
 
 LEARNED = frozenset({"Add", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "LayerNormalization", "MatMul"})
@@ -100,7 +99,7 @@ def trainable(model: Path, plan: QuantPlan) -> Trainable:
     Raises:
         QuantizeError: an operator has no counterpart in torch.
     """
-    return Trainable(_prepared(model, plan).graph, plan)
+    return Trainable(prepared(model, plan).graph, plan)
 
 
 def harvest(model: Path, plan: QuantPlan, trained: Trainable, path: Path) -> QuantPlan:
@@ -115,7 +114,7 @@ def harvest(model: Path, plan: QuantPlan, trained: Trainable, path: Path) -> Qua
     Raises:
         StoreError: the file cannot be written.
     """
-    source = _prepared(model, plan)
+    source = prepared(model, plan)
     trained.eval()
     by_name = {call.name: call for call in trained.calls}
     scales: dict[str, tuple[float, ...]] = {}
@@ -150,10 +149,3 @@ def harvest(model: Path, plan: QuantPlan, trained: Trainable, path: Path) -> Qua
         }
     write_atomic(path, ir.to_proto(source).SerializeToString())
     return replace(plan, activations=activations, weight_scales=scales, equalized={}, bias_shift={})
-
-
-def _prepared(model: Path, plan: QuantPlan) -> ir.Model:
-    source = load(model)
-    rewrite(source)
-    equalize(source.graph, plan.equalized)
-    return source

@@ -138,6 +138,10 @@ def _with(op: str, *constants: tuple[Any, Any], **attributes: Any) -> Step:
     return step
 
 
+def _with_a_number(op: str) -> Step:
+    return lambda builder, value: builder.node(op, value, builder.constant(1.5))
+
+
 def _silu(builder: Builder, value: str) -> str:
     return builder.node("Mul", value, builder.node("Sigmoid", value))
 
@@ -174,6 +178,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="Conv.dense", step=_convolution(CHANNELS, CHANNELS, 3), unit="MACs"),
     Probe(name="Conv.pointwise", step=_convolution(CHANNELS, CHANNELS, 1), unit="MACs"),
     Probe(name="Conv.depthwise", step=_convolution(CHANNELS, CHANNELS, 3, CHANNELS), unit="MACs"),
+    Probe(name="Conv.channelwise", step=_convolution(CHANNELS, CHANNELS, 1, CHANNELS), unit="MACs"),
     Probe(name="Conv.grouped", step=_convolution(CHANNELS, CHANNELS, 3, 4), unit="MACs"),
     Probe(name="Conv.few_inputs", step=_convolution(3, CHANNELS, 3), unit="MACs", chained=False, channels=3),
     Probe(name="Conv+Relu", step=_convolution(CHANNELS, CHANNELS, 3, after="Relu"), unit="MACs", costed=False),
@@ -183,14 +188,16 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="MatMul", step=_product("MatMul"), unit="MACs", rank=2),
     Probe(name="Add", step=_with_itself("Add"), hosted=True),
     Probe(name="Mul", step=_with_itself("Mul"), hosted=True),
+    Probe(name="Add.constant", step=_with_a_number("Add"), hosted=True),
+    Probe(name="Mul.constant", step=_with_a_number("Mul"), hosted=True),
     Probe(name="Sub", step=_with_itself("Sub"), costed=False),
     Probe(name="Div", step=_with_itself("Div"), costed=False),
     Probe(name="Concat", step=lambda b, v: b.node("Concat", v, "x", axis=1), chained=False),
     Probe(name="Sigmoid", step=_unary("Sigmoid"), hosted=True),
     Probe(name="LeakyRelu", step=_unary("LeakyRelu", alpha=0.1), hosted=True),
     Probe(name="SiLU", step=_silu, hosted=True),
-    Probe(name="HardSigmoid", step=_unary("HardSigmoid"), costed=False),
-    Probe(name="HardSwish", step=_unary("HardSwish"), costed=False),
+    Probe(name="HardSigmoid", step=_unary("HardSigmoid"), hosted=True),
+    Probe(name="HardSwish", step=_unary("HardSwish"), hosted=True),
     Probe(name="Tanh", step=_unary("Tanh"), costed=False),
     Probe(name="Elu", step=_unary("Elu"), costed=False),
     Probe(name="Gelu", step=_unary("Gelu"), costed=False),
@@ -218,7 +225,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="Transpose", step=_unary("Transpose", perm=[0, 1, 3, 2]), costed=False),
     Probe(name="Reshape", step=_with("Reshape", ([1, -1], INT64)), chained=False),
     Probe(name="DepthToSpace", step=_unary("DepthToSpace", blocksize=2), chained=False),
-    Probe(name="BatchNormalization", step=_norm("BatchNormalization"), costed=False),
+    Probe(name="BatchNormalization", step=_norm("BatchNormalization"), hosted=True),
     Probe(name="InstanceNormalization", step=_norm("InstanceNormalization"), costed=False),
     Probe(name="LayerNormalization", step=_norm("LayerNormalization"), costed=False),
 )

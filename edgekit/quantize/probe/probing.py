@@ -62,8 +62,7 @@ def probe(
             for repeats in REPEATS if each.chained else REPEATS[:1]:
                 model, _ = graph_of(each, side, repeats)
                 calls[f"{each.name} fp32 {side} {repeats}"] = _call(model, threads)
-                if fused[each.name][dtype]:
-                    calls[f"{each.name} int8 {side} {repeats}"] = _call(quantized(model, dtype, target), threads)
+                calls[f"{each.name} int8 {side} {repeats}"] = _call(quantized(model, dtype, target), threads)
     measured = measure(calls, time_s=time_s, width=0, progress=progress)
     us = {name: 1e3 * latency.p50.value for name, latency in measured.items()}
     patterns = {each.name: _pattern(each, fused[each.name], us, dtype) for each in probes}
@@ -151,8 +150,6 @@ def _kernels(probe: Probe, dtype: str) -> tuple[ir.Node, ...]:
 def _pattern(probe: Probe, fused: Mapping[str, bool], us: Mapping[str, float], dtype: str) -> Pattern:
     costs = {"fp32": Cost(base_us=0.0, rate_us=0.0), "int8": Cost(base_us=0.0, rate_us=0.0)}
     for precision in costs if probe.costed else ():
-        if f"{probe.name} {precision} {SIDES[0]} 1" not in us:
-            continue
         works = [graph_of(probe, side, 1)[1] for side in SIDES]
         idle = "float32" if precision == "fp32" else dtype
         costs[precision] = _fitted(works, [_once(probe, precision, side, us, idle) for side in SIDES])

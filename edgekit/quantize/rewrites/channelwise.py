@@ -7,23 +7,31 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.quantize.graph import constant, initializer, replace
+from edgekit.quantize.graph import initializer, replace
+from edgekit.quantize.macs import elements
+from edgekit.quantize.rewrites.asking import Pays
+from edgekit.quantize.rewrites.batchnorm import channel_factors
+
+CHANNELWISE, DEPTHWISE = "Conv.channelwise", "Conv.depthwise"
+"""The patterns of depthwise 1x1 convolutions, and of those with a window."""
 
 
-def norms_to_convolutions(graph: ir.Graph) -> int:
+def norms_to_convolutions(graph: ir.Graph, pays: Pays) -> list[str]:
     """Write a BatchNormalization that does not fold (behind an addition, a concatenation) as a depthwise convolution.
 
     A ReLU that follows then fuses into it, as in pre-activation residual networks and DenseNets.
     """
-    return sum(_norm(graph, node) for node in list(graph) if node.op_type == "BatchNormalization")
+    norms = [node for node in graph if node.op_type == "BatchNormalization"]
+    return [str(node.name) for node in norms if _norm(graph, node, pays)]
 
 
-def average_pools_to_convolutions(graph: ir.Graph) -> int:
+def average_pools_to_convolutions(graph: ir.Graph, pays: Pays) -> list[str]:
     """Write an AveragePool whose windows all hold the same number of values as a depthwise convolution.
 
     ONNX Runtime's int8 AveragePool is some 20 times slower than the fp32 one unless its window is the whole image.
     """
-    return sum(_pool(graph, node) for node in list(graph) if node.op_type == "AveragePool")
+    pools = [node for node in graph if node.op_type == "AveragePool"]
+    return [str(node.name) for node in pools if _pool(graph, node, pays)]
 
 
 def covers_image(node: ir.Node) -> bool:
@@ -34,23 +42,19 @@ def covers_image(node: ir.Node) -> bool:
     return list(source.shape[2:]) == list(node.attributes["kernel_shape"].as_ints())
 
 
-def _norm(graph: ir.Graph, node: ir.Node) -> bool:
-    source, numbers = node.inputs[0], [constant(value) for value in node.inputs[1:5]]
-    training = node.attributes.get("training_mode")
+def _norm(graph: ir.Graph, node: ir.Node, pays: Pays) -> bool:
+    source, numbers = node.inputs[0], channel_factors(node)
     if source is None or source.shape is None or source.dtype != ir.DataType.FLOAT or len(source.shape) < 3:
         return False
-    if any(array is None for array in numbers) or (training is not None and training.as_int()):
+    if numbers is None or not pays(node, {CHANNELWISE: elements(source)}):
         return False
-    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in numbers)
-    epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-    factor = gamma / np.sqrt(variance + epsilon)
-    spatial = len(source.shape) - 2
-    kernel = factor.reshape(-1, 1, *[1] * spatial)
-    _put_depthwise(graph, node, kernel, beta - mean * factor, {})
+    factor, offset = numbers
+    kernel = factor.reshape(-1, 1, *[1] * (len(source.shape) - 2))
+    _put_depthwise(graph, node, kernel, offset, {})
     return True
 
 
-def _pool(graph: ir.Graph, node: ir.Node) -> bool:
+def _pool(graph: ir.Graph, node: ir.Node, pays: Pays) -> bool:
     source, attributes = node.inputs[0], node.attributes
     window = list(attributes["kernel_shape"].as_ints())
     pads = list(attributes["pads"].as_ints()) if "pads" in attributes else []
@@ -61,6 +65,8 @@ def _pool(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     channels = source.shape[1]
     if not isinstance(channels, int) or automatic or ceil or (any(pads) and not counts_padding):
+        return False
+    if not pays(node, {DEPTHWISE: elements(node.outputs[0]) * math.prod(window)}):
         return False
     kernel = np.full((channels, 1, *window), 1 / math.prod(window))
     kept = {name: list(attributes[name].as_ints()) for name in ("strides", "pads", "dilations") if name in attributes}

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, initializer, only_user, replace
+from edgekit.quantize.rewrites.padding import padding_of
 
 
 def shortcuts_to_convolutions(graph: ir.Graph) -> int:
@@ -43,20 +44,11 @@ def _shortcut(graph: ir.Graph, pad: ir.Node) -> bool:
 
 def _added_channels(pad: ir.Node) -> tuple[int, int] | None:
     """How many zero channels a Pad of images puts before and after, or None if it does anything else."""
-    inputs = [*pad.inputs, None, None, None][:4]
-    source, (pads, value, axes) = inputs[0], (constant(given) for given in inputs[1:])
-    mode = pad.attributes["mode"].as_string() if "mode" in pad.attributes else "constant"
-    if source is None or source.shape is None or len(source.shape) != 4 or pads is None or mode != "constant":
+    found = padding_of(pad)
+    if found is None or found[0].shape[1] != 4 or found[1] != 0.0:
         return None
-    # A value or axes that are computed at run time are not known here.
-    if any(given is not None and known is None for given, known in zip(inputs[2:], (value, axes), strict=True)):
-        return None
-    if value is not None and value.any():
-        return None
-    full = np.zeros((2, 4), np.int64)
-    full[:, [axis % 4 for axis in (range(4) if axes is None else axes.tolist())]] = pads.reshape(2, -1)
-    before, after = (int(count) for count in full[:, 1])
-    elsewhere = np.delete(full, 1, axis=1).any()
+    before, after = (int(count) for count in found[0][:, 1])
+    elsewhere = np.delete(found[0], 1, axis=1).any()
     return None if elsewhere or min(before, after) < 0 else (before, after)
 
 
