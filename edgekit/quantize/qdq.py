@@ -22,7 +22,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
     for node in int8:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
-        elif node.op_type in ELEMENTWISE:
+        elif node.op_type in ELEMENTWISE and not placement.inputs_only:
             _quantize_number(graph, node, plan.activations[str(activations_of(node)[0].name)].dtype)
     everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
