@@ -52,6 +52,7 @@ class Process:
 
     Args:
         seconds: from the tool imported to the file written.
+        cpu_seconds: what all its threads computed meanwhile; on a busy machine, the fairer figure.
         import_seconds: importing the tool, which includes torch for some.
         process_seconds: the whole process, Python's start included.
         peak_bytes: the most memory it ever held (resident).
@@ -61,6 +62,7 @@ class Process:
     """
 
     seconds: float
+    cpu_seconds: float
     import_seconds: float
     process_seconds: float
     peak_bytes: int

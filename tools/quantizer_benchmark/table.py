@@ -42,7 +42,12 @@ def effort(row: Mapping[str, Any]) -> tuple[str, str, str]:
     from edgekit.units import format_bytes, format_duration
 
     making, steps = row["making"], row["steps_apart"]
-    took = ("–", "–") if making is None else (format_duration(making["seconds"]), format_bytes(making["peak_bytes"]))
+    if making is None:
+        took = ("–", "–")
+    else:
+        seconds = making["seconds"]
+        duration = format_duration(seconds) if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
+        took = (duration, format_bytes(making["peak_bytes"]))
     return *took, "–" if steps is None else str(steps)
 
 

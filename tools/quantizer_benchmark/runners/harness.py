@@ -100,6 +100,7 @@ def _done(load: Callable[[], Make], job: Job, package: str) -> dict[str, Any]:
     try:
         make = load()
         imported, imported_bytes = time.perf_counter(), peak_bytes()
+        computed = time.process_time()
         note = make(job)
     except Exception as error:  # noqa: BLE001 - other people's quantizers raise anything
         missing = isinstance(error, ModuleNotFoundError) and error.name == package
@@ -108,6 +109,7 @@ def _done(load: Callable[[], Make], job: Job, package: str) -> dict[str, Any]:
         "status": "made",
         "note": note,
         "seconds": time.perf_counter() - imported,
+        "cpu_seconds": time.process_time() - computed,
         "import_seconds": imported - begin,
         "peak_bytes": peak_bytes(),
         "imported_bytes": imported_bytes,
