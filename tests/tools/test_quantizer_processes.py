@@ -82,6 +82,15 @@ def test_memory_and_time_of_the_import_are_told_apart(make):
     assert "note" not in process.to_dict()
 
 
+def test_what_it_leaves_where_it_runs_goes(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "modules")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "found_there.py").touch()
+    make("open('left.txt', 'w').close(); job.path.write_bytes(b''); return ''", imports="import found_there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.onnx", "model.onnx", "modules", "run_it.py"]
+
+
 def test_what_this_process_holds_is_not_counted(make):
     held = np.ones(50_000_000)
     process = make("job.path.write_bytes(b''); return ''")

@@ -99,11 +99,12 @@ def make(quantizer: Quantizer, job: Job, path: Path, python: Path | None = None)
     """
     from edgekit.validate.feeds import fixed_batch
 
+    path = path.resolve()
     with tempfile.TemporaryDirectory(prefix="edgekit-quantizer-") as folder:
         order, answer = Path(folder) / "job.json", Path(folder) / "result.json"
         given = {
             "model": str(job.model),
-            "path": str(path.resolve()),
+            "path": str(path),
             "calibration": str(job.calibration),
             "samples": job.samples,
             "way": quantizer.name,
@@ -113,7 +114,7 @@ def make(quantizer: Quantizer, job: Job, path: Path, python: Path | None = None)
         }
         order.write_text(json.dumps(given))
         begin = time.perf_counter()
-        _run([str(python or sys.executable), str(quantizer.runner), str(order), str(answer)])
+        _run([str(python or sys.executable), str(quantizer.runner), str(order), str(answer)], Path(folder))
         process_seconds = time.perf_counter() - begin
         result = json.loads(answer.read_text())
     status = result.pop("status")
@@ -127,11 +128,13 @@ def make(quantizer: Quantizer, job: Job, path: Path, python: Path | None = None)
     return Process(process_seconds=process_seconds, note=note, **result)
 
 
-def _run(command: list[str]) -> None:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+def _run(command: list[str], folder: Path) -> None:
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [str(ROOT), *(str(Path(each).absolute()) for each in given if each)]
     try:
         done = subprocess.run(
             command,
+            cwd=folder,  # Some tools leave files where they run.
             env={**os.environ, **QUIET, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
