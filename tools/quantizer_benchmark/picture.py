@@ -60,7 +60,7 @@ def picture(reports: Mapping[str, Mapping[str, Any]]) -> bytes:
         speed.set_yticks(range(len(reports)), list(reports))
         speed.set_ylim(len(reports) - 0.5, -0.5)
         speed.set_xscale("log", base=2)
-        speed.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+        speed.xaxis.set_major_formatter(lambda value, _: f"{value:g}×" if value >= 1 else f"1/{1 / value:g}×")
         speed.axvline(1, color="#555555", linewidth=0.8)
         speed.set_xlabel("times as fast as fp32 (right is better)")
         drop.set_xscale("symlog", linthresh=LINEAR_UP_TO, linscale=1.5)
