@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reference.catalogue import REFERENCES, Reference
+
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT, KEYWORDS = "../shared/user-project/project.py", "tools/reference/keywords.py"
 RUNS = Path("edgekit-runs")
 
 
@@ -31,28 +32,17 @@ class Recipe:
     """A workload and how it is compressed, as words of the command line.
 
     Args:
-        model: the reference of the trained model.
-        workload: its data, and how they become inputs.
+        reference: the trained model and its data.
         compress: everything else that `edgekit compress` is told.
     """
 
-    model: str
-    workload: tuple[str, ...]
+    reference: Reference
     compress: tuple[str, ...]
 
 
-def _data(project: str) -> tuple[str, ...]:
-    return ("--train", f"{project}:train_data", "--test", f"{project}:test_data")
-
-
-DIGITS = ("--labels", "zero,one,two,three,four,five,six,seven,eight,nine")
 RECIPES = {
     "resnet20-cifar10": Recipe(
-        model=f"{PROJECT}:model",
-        workload=(
-            *_data(PROJECT),
-            *("--image-size", "32", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
-        ),
+        reference=REFERENCES["resnet20"],
         compress=(
             # A quarter of the fp32 file: scales and biases make int8 files of small networks larger than that.
             *("--name", "resnet20", "--max-drop", "0.5", "--max-size-mb", "0.2726", "--time", "20m"),
@@ -60,13 +50,11 @@ RECIPES = {
         ),
     ),
     "keywords-lstm": Recipe(
-        model=f"{KEYWORDS}:lstm",
-        workload=(*_data(KEYWORDS), *DIGITS),
+        reference=REFERENCES["lstm"],
         compress=("--name", "keywords-lstm", "--max-drop", "1", "--time", "2m"),
     ),
     "keywords-transformer": Recipe(
-        model=f"{KEYWORDS}:transformer",
-        workload=(*_data(KEYWORDS), *DIGITS),
+        reference=REFERENCES["transformer"],
         compress=(
             *("--name", "keywords-transformer", "--max-drop", "1", "--time", "4m"),
             *("--optimizer", "adamw", "--learning-rate", "0.001"),
@@ -78,11 +66,11 @@ RECIPES = {
 def rebuild(name: str, pythons: Sequence[str]) -> int:
     """Run one recipe, and put its report, its bundle and the recipe into artifacts/."""
     recipe = RECIPES[name]
-    network = recipe.model.rpartition(":")[2]
-    if KEYWORDS in recipe.model and not (ROOT / "tools/reference/weights" / f"{network}.pt").is_file():
-        subprocess.run([sys.executable, KEYWORDS, "train", network], cwd=ROOT, check=True)
+    reference = recipe.reference
+    if not reference.is_trained:
+        subprocess.run([sys.executable, *reference.training], cwd=ROOT, check=True)
     out = RUNS / name
-    command = ["compress", recipe.model, *recipe.workload, *recipe.compress, "--out", str(out)]
+    command = ["compress", reference.model, *reference.workload, *recipe.compress, "--out", str(out)]
     print("edgekit", shlex.join(command), flush=True)
     code = subprocess.run([sys.executable, "-m", "edgekit", *command], cwd=ROOT, check=False).returncode
     if code not in (0, 3):
@@ -94,11 +82,11 @@ def rebuild(name: str, pythons: Sequence[str]) -> int:
     shutil.copy(ROOT / out / "report.json", target / "report.json")
     shutil.copytree(ROOT / report["bundle"], target / Path(report["bundle"]).name)
     (target / "recipe.sh").write_text(f"# From the root of a checkout.\nedgekit {shlex.join(command)}\n")
-    _quantizers(recipe, report, target, pythons)
+    _quantizers(reference, report, target, pythons)
     return code
 
 
-def _quantizers(recipe: Recipe, report: dict[str, object], target: Path, pythons: Sequence[str]) -> None:
+def _quantizers(reference: Reference, report: dict[str, object], target: Path, pythons: Sequence[str]) -> None:
     """Our files beside those of other quantizers: the same calibration data, one interleaved run, one selection split.
 
     The test split stays out of it: it is scored once, by the report.
@@ -107,7 +95,7 @@ def _quantizers(recipe: Recipe, report: dict[str, object], target: Path, pythons
     assert isinstance(rows, list)
     also = [text for row in rows[1:] for text in ("--also", f"{row['stage']}={row['file']}")]
     tool = [sys.executable, "tools/benchmark_quantizers.py", rows[0]["file"], *also]
-    workload = ["--workload-model", recipe.model, *recipe.workload]
+    workload = ["--workload-model", reference.model, *reference.workload]
     named = [word for python in pythons for word in ("--python", python)]
     subprocess.run([*tool, *workload, *named, "--json", str(target / "quantizers.json")], cwd=ROOT, check=True)
 

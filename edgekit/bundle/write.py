@@ -45,7 +45,7 @@ class Variant:
         path: the file, with its weights inside.
         provider: `cpu`, `cuda` or `tensorrt`.
         precision: `fp32`, `fp16`, `int8`, ...
-        target: the processor it was made for: `x86-vnni`, `x86-avx2`, `arm64`, `cuda`; `any` for fp32.
+        target: the processor it was made for: `x86-vnni`, `x86-avx2`, `arm64`, `cuda`, `tensorrt`; `any` for fp32.
     """
 
     path: Path

@@ -148,7 +148,7 @@ def _variant(text: str) -> Any:
         )
     return Variant(
         path=named([Path(path)]).popitem()[1],
-        provider="cuda" if target == "cuda" else "cpu",
+        provider=target if target in ("cuda", "tensorrt") else "cpu",
         precision=precision,
         target=target or "any",
     )

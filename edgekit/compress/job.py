@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgekit.compress.settings import Settings
 from edgekit.compress.stages import (
     File,
     exported_file,
+    improved_file,
     quantized_file,
     selection_latency,
     selection_score,
@@ -35,6 +36,8 @@ PRICING_SHARE = 0.15
 """Of the time budget, at most, for making the files that tell how fast each decision is."""
 RESERVE_SHARE = 0.08
 """Of the time budget, for exporting, scoring and the final measurements after the last recovery."""
+IMPROVE_SHARE = 0.15
+"""Of the time budget, for each climb of the quantization ladder; only an int8 file that breaks the budget takes it."""
 IMPORTANCE_SAMPLES, IMPORTANCE_BATCH = 512, 64
 
 
@@ -93,6 +96,8 @@ class _Job:
         plain = [file for file in (self.original, int8) if isinstance(file, File)]
         self.candidates += [self._candidate(file, plain) for file in plain]
         notes = [f"int8: {int8}"] if isinstance(int8, str) else []
+        if isinstance(int8, File):
+            self._improve(self.candidates[-1], self.original, plain, notes)
         coupling = self._coupling(notes)
         priced: Priced | None = None
         screened: list[Screened] = []
@@ -108,6 +113,7 @@ class _Job:
                 lambda number, model, key: self._judge(number, model, key, plain),
                 reserve_s=RESERVE_SHARE * self.run.budget.time_s,
             )
+        self._improve_last(plain, notes)
         return finish(
             self.run,
             self.root,
@@ -119,6 +125,30 @@ class _Job:
 
     def _quantized(self, stage: str, source: File) -> File | str:
         return quantized_file(self.run, stage, source, target=self.run.settings.target)
+
+    def _improve(self, int8: Candidate, source: File, plain: Sequence[File], notes: list[str]) -> None:
+        """Climb the quantization ladder where int8 alone costs more accuracy than the budget allows."""
+        budget, time_s = self.run.budget, IMPROVE_SHARE * self.run.budget.time_s
+        if budget.allows(budget.cautious(int8.drop)) or self.run.left_s < time_s:
+            return
+        stage = int8.file.stage
+        better = improved_file(self.run, stage, source, int8.file, self.reference, time_s=time_s)
+        notes += [f"{stage}: {_said(rung)}" for rung in better.details["rungs"]]
+        if better.sha256 != int8.file.sha256:
+            self.candidates.append(self._candidate(better, plain, int8.round))
+
+    def _improve_last(self, plain: Sequence[File], notes: list[str]) -> None:
+        """After the rounds: the int8 file of a pruned network that holds the budget in fp32 alone."""
+        budget = self.run.budget
+        holds = {c.file.stage: budget.allows(budget.cautious(c.drop)) for c in self.candidates}
+        lost = [
+            (c, next(other.file for other in self.candidates if f"{other.file.stage}-int8" == c.file.stage))
+            for c in self.candidates
+            if c.round and holds.get(c.file.stage.removesuffix("-int8")) and not holds[c.file.stage]
+        ]
+        if lost:
+            int8, source = min(lost, key=lambda pair: pair[0].latency_ms)
+            self._improve(int8, source, plain, notes)
 
     def _candidate(self, file: File, baseline: Sequence[File], pruned_from: int = 0) -> Candidate:
         """A file with what the selection split and an interleaved measurement say of it."""
@@ -187,6 +217,14 @@ class _Job:
         }
         folder = self.run.stage("price", key, make)
         return Priced.from_dict(json.loads((folder / "priced.json").read_text()), _by_text(possible))
+
+
+def _said(rung: Mapping[str, Any]) -> str:
+    """A rung of the quantization ladder in words."""
+    drop = "no file" if rung["drop"] is None else f"drop {rung['drop']:.2f} points"
+    kept = "kept" if rung["kept"] else "undone"
+    note = f" ({rung['note']})" if rung["note"] else ""
+    return f"{rung['name']}: {drop}, {kept}, {rung['seconds']:.0f} s{note}"
 
 
 def _by_text(possible: Sequence[Action]) -> dict[str, Action]:

@@ -12,11 +12,14 @@ from edgekit.compress.run import Run
 from edgekit.compress.settings import Settings
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.prune import PrunePlan, lift, prune, replay, save
+from edgekit.quantize.learning.training import Trainable
 from edgekit.store import write_json
 from edgekit.training import FitConfig
 from edgekit.workload import digest_of, loader
 
 NORM_BATCH, NORM_SAMPLES = 128, 512
+QUANTIZED_RATE = 0.02
+"""Share of the learning rate for training with quantized weights, which has only to undo what rounding did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,32 @@ def recover(
         return result.seconds
 
     return Recovered(plan=plan, folder=run.stage(stage, key, make))
+
+
+def train_quantized(run: Run, network: Trainable, *, deadline_s: float) -> Trainable:
+    """Distill a network with quantized weights and activations from the original for `deadline_s`."""
+    settings = run.settings
+    result = distill(
+        network,
+        run.model,
+        run.workload.splits.train,
+        run.workload.task,
+        DistillConfig(
+            fit=FitConfig(
+                epochs=settings.recovery_epochs,
+                learning_rate=QUANTIZED_RATE * settings.learning_rate,
+                optimizer=settings.optimizer,
+                batch_size=settings.batch_size,
+                # bf16 has 8 bits: the integers would be rounded again.
+                precision="fp32",
+                seed=settings.seed,
+            )
+        ),
+        progress=run.progress,
+        deadline_s=deadline_s,
+    )
+    assert isinstance(result.model, Trainable)
+    return result.model
 
 
 def _recovery_key(settings: Settings) -> dict[str, Any]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
+from edgekit.compress.recovery import train_quantized
 from edgekit.compress.run import Run
 from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
-from edgekit.quantize import Quantized, quantize
+from edgekit.quantize import Quantized, climb, quantize
+from edgekit.quantize.learning.training import Trainable
+from edgekit.quantize.targets import Target
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import file_sha256, write_json
-from edgekit.validate import Score, feeds_of, first_feeds, latency_table, score
+from edgekit.validate import Score, compare, feeds_of, first_feeds, latency_table, score
 from edgekit.workload import Workload, loader
 
-Target = Literal["x86-vnni", "x86-avx2", "arm64", "cuda"]
 MODEL = "model.onnx"
 CALIBRATION_BATCH = 32
 SELECTION_TIME_S = 6.0
@@ -99,6 +102,58 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
         macs=source.macs,
         sha256=file_sha256(quantized.path),
         details=details,
+    )
+
+
+def improved_file(run: Run, stage: str, source: File, first: File, reference: Score, *, time_s: float) -> File:
+    """Climb the quantization ladder from `first`, the int8 file of `source`, until the budget allows its drop.
+
+    `reference` is the score of the fp32 original on the selection split.
+    """
+    workload, budget = run.workload, run.budget
+
+    def drop(path: Path) -> float:
+        found = score(
+            path,
+            workload.splits.selection,
+            workload.task,
+            spec=first.spec,
+            threads=run.settings.threads,
+            seed=run.settings.seed,
+            progress=run.progress,
+        )
+        return budget.cautious(compare(found, reference, workload.task).drop)
+
+    def make(folder: Path) -> None:
+        end = time.monotonic() + time_s
+
+        def train(network: Trainable) -> Trainable:
+            return train_quantized(run, network, deadline_s=end - time.monotonic())
+
+        climbed = climb(
+            Quantized.from_dict(first.details, first.path.parent),
+            source.path,
+            list(calibration_feeds(workload, source.spec)),
+            folder,
+            drop=drop,
+            enough=budget.allows,
+            train=train,
+            time_s=time_s,
+            seed=run.settings.seed,
+            progress=run.progress,
+        )
+        write_json(folder / "climbed.json", climbed.to_dict())
+
+    key = {"first": first.sha256, "time": round(time_s), "budget": budget.to_dict()}
+    folder = run.stage(f"improve-{stage}", key, make)
+    found = json.loads((folder / "climbed.json").read_text())
+    quantized = Quantized.from_dict(found["quantized"], folder)
+    return replace(
+        first,
+        stage=f"{stage}-improved",
+        path=quantized.path,
+        sha256=file_sha256(quantized.path),
+        details={**found["quantized"], "rungs": found["rungs"], "sensitivity": found["sensitivity"]},
     )
 
 

@@ -31,7 +31,7 @@ PACKAGE_FILE = "manifest.json"
 COMPONENT_FILE = "models/model/component.json"
 MODELS = "models/model"
 
-TARGETS = ("any", "x86-vnni", "x86-avx2", "arm64", "cuda")
+TARGETS = ("any", "x86-vnni", "x86-avx2", "arm64", "cuda", "tensorrt")
 """What a variant is made for; `any` (fp32) runs alike everywhere."""
 
 Scores = Literal["softmax", "sigmoid", "probabilities"]

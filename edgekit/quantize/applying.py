@@ -10,9 +10,10 @@ import onnx
 import onnx_ir as ir
 
 from edgekit.errors import QuantizeError
-from edgekit.quantize import dynamic, half
+from edgekit.quantize import dynamic, half, storage
+from edgekit.quantize.equalization import equalize
 from edgekit.quantize.graph import load
-from edgekit.quantize.placement import wired
+from edgekit.quantize.layout import wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
 from edgekit.quantize.rewrites import rewrite
@@ -38,8 +39,11 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
         _check_nodes(graph.graph, plan, model)
         recurrent = {str(node.name) for node in graph.graph if node.op_type == "LSTM"}
         if plan.scheme == "static":
+            equalize(graph.graph, plan.equalized)
             _insert(graph, plan, frozenset(plan.nodes) - recurrent, model)
-        at_run_time = frozenset(plan.nodes) & (recurrent if plan.scheme == "static" else set(plan.nodes))
+        if plan.scheme == "weights":
+            storage.convert(graph, frozenset(plan.nodes), plan.weight_limit.bit_length())
+        at_run_time = frozenset(plan.nodes) & {"static": recurrent, "dynamic": set(plan.nodes)}.get(plan.scheme, set())
         if at_run_time:
             dynamic.convert(graph, at_run_time, plan.weight_limit)
     graph.metadata_props[RECIPE] = json.dumps(
@@ -48,6 +52,8 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
             "target": plan.target,
             "ranges": plan.ranges,
             "weight_limit": plan.weight_limit,
+            "equalization": bool(plan.equalized),
+            "weight_scales": "mse" if plan.weight_scales else "max",
             "bias_correction": bool(plan.bias_shift),
             "int8_nodes": len(plan.nodes),
         }
@@ -67,7 +73,7 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
 
 
 def _insert(graph: ir.Model, plan: QuantPlan, nodes: frozenset[str], model: Path) -> None:
-    placement = wired(graph.graph, nodes)
+    placement = wired(graph.graph, nodes, plan.target)
     odd = sorted(placement.quantized - set(plan.activations))
     if odd:
         raise QuantizeError(

@@ -13,13 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.progress import Progress, Step
-from edgekit.quantize.calibration import channel_means
+from edgekit.quantize.calibration import channel_means, samples_in
 from edgekit.quantize.graph import constant, initializer
+from edgekit.quantize.layout import wired
 from edgekit.quantize.macs import macs
-from edgekit.quantize.placement import Placement, wired
+from edgekit.quantize.placement import Placement
 from edgekit.quantize.plan import QuantPlan
-from edgekit.quantize.qdq import insert, output_axis
-from edgekit.quantize.ranges import quantized_weight, weight_scales
+from edgekit.quantize.qdq import insert
+from edgekit.quantize.weights import output_axis, rounded
 from edgekit.spec import Feeds
 
 Shifts = dict[str, tuple[float, ...]]
@@ -41,21 +42,21 @@ def bias_shifts(
     layers = [n for n in model.graph if n.name in placement.nodes and n.op_type in ("Conv", "Gemm")]
     if not layers:
         return {}
-    samples = sum(max((len(array) for array in feeds.values() if array.ndim), default=1) for feeds in batches)
+    samples = sum(map(samples_in, batches))
     if len(layers) / 2 * samples * sum(map(macs, layers)) > SEQUENTIAL_MACS:
         return _of_weights(model, layers, plan, batches)
-    return _sequential(model, layers, plan, batches, progress)
+    return _sequential(model, replace(plan, nodes=tuple(placement.nodes)), layers, batches, progress)
 
 
 def _sequential(
-    model: ir.Model, layers: list[ir.Node], plan: QuantPlan, batches: Sequence[Feeds], progress: Progress
+    model: ir.Model, plan: QuantPlan, layers: list[ir.Node], batches: Sequence[Feeds], progress: Progress
 ) -> Shifts:
     wanted = channel_means(model, [str(layer.outputs[0].name) for layer in layers], batches)
     shifts: Shifts = {}
     for index, layer in enumerate(layers):
         value = str(layer.outputs[0].name)
         twin = model.clone()
-        insert(twin, wired(twin.graph, plan.nodes), replace(plan, bias_shift=shifts))
+        insert(twin, wired(twin.graph, plan.nodes, plan.target), replace(plan, bias_shift=shifts))
         # Where the fp32 value is an output of the graph, its quantized twin has taken over the name.
         inner = f"{value}_exact" if any(v.name == f"{value}_exact" for n in twin.graph for v in n.outputs) else value
         have = channel_means(twin, [inner], batches)[inner]
@@ -73,10 +74,9 @@ def _of_weights(model: ir.Model, layers: list[ir.Node], plan: QuantPlan, batches
         weight = constant(layer.inputs[1])
         assert weight is not None
         axis = output_axis(layer)
-        scales = weight_scales(weight, axis, plan.weight_limit)
-        shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
-        rounded = quantized_weight(weight, scales, axis, plan.weight_limit) * scales.reshape(shape)
-        error = initializer(graph, f"{layer.name}.error", (weight - rounded).astype(np.float32))
+        integers, scales = rounded(layer, plan)
+        kept = integers * scales.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
+        error = initializer(graph, f"{layer.name}.error", (weight - kept).astype(np.float32))
         twin = ir.node(layer.op_type, [layer.inputs[0], error], dict(layer.attributes), name=f"{layer.name}_error")
         twin.outputs[0].name, twin.outputs[0].shape = f"{layer.name}_error", layer.outputs[0].shape
         twin.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer, replace
 from edgekit.quantize.macs import macs
-from edgekit.quantize.ranges import quantized_weight, weight_scales
+from edgekit.quantize.weights import quantized_weight, weight_scales
 
 CONTRIB = "com.microsoft"
 LEAST_HIDDEN = 48
@@ -38,7 +38,7 @@ def _refusal(node: ir.Node) -> str | None:
     if node.op_type == "LSTM":
         return _lstm_refusal(node)
     if node.op_type in ("MatMul", "Gemm"):
-        return _product_refusal(node)
+        return product_refusal(node)
     if node.op_type == "Conv":
         return "a convolution on dynamically quantized activations is slower than in fp32"
     if node.op_type == "GRU":
@@ -74,7 +74,8 @@ def _lstm_refusal(node: ir.Node) -> str | None:
     return None
 
 
-def _product_refusal(node: ir.Node) -> str | None:
+def product_refusal(node: ir.Node) -> str | None:
+    """Why a MatMul or Gemm is no plain product with constant weights, or None if it is."""
     weight = constant(node.inputs[1])
     if weight is None or weight.ndim != 2:
         return "both sides are computed" if weight is None else "its weight has more than two dimensions"

@@ -22,7 +22,7 @@ SAME_SCALE = frozenset(
 ASKED = "it was asked to stay in fp32"
 FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 """Kernels that can give their result as fp32, so that a last layer loses nothing to rounding."""
-STEM_INPUTS = {"x86-vnni": 32, "x86-avx2": 32, "arm64": 0}
+STEM_INPUTS = {"x86-vnni": 32, "x86-avx2": 32, "arm64": 0, "tensorrt": 0}
 """A first convolution that sums over no more numbers than this stays in fp32.
 
 Measured on AVX512-VNNI: 3x3 over three channels, 16 to 64 outputs, strides 1 and 2, is 3 % to 32 % slower for a whole
@@ -40,6 +40,8 @@ class Placement:
         quantized: names of the values that become 8-bit integers.
         source: for a value that shares the scale of another one, that other one.
         reasons: why each other node stays in fp32.
+        inputs_only: Q and DQ are for the int8 nodes that read a value; none stands behind a node for all its readers.
+        exact: int8 nodes and values that they read in fp32 even where others read integers.
     """
 
     nodes: set[str] = field(default_factory=set)
@@ -47,6 +49,8 @@ class Placement:
     quantized: set[str] = field(default_factory=set)
     source: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    inputs_only: bool = False
+    exact: set[tuple[str, str]] = field(default_factory=set)
 
     def root(self, value: str) -> str:
         """The value whose scale `value` has."""
@@ -74,7 +78,7 @@ def place(graph: ir.Graph, target: str, *, keep_float: Collection[str] = ()) -> 
             reasons[name] = why
             continue
         nodes.add(name)
-        activation = _activation_behind(node)
+        activation = activation_behind(node)
         if activation is not None and _name(activation) not in keep_float:
             nodes.add(_name(activation))
     for name in _islands(graph, nodes):
@@ -89,7 +93,7 @@ def wired(graph: ir.Graph, nodes: Collection[str]) -> Placement:
     """The placement with these int8 nodes: which activations they take along, and which values become integers."""
     placement = Placement(nodes=set(nodes))
     for node in graph:
-        activation = _activation_behind(node) if _name(node) in placement.nodes else None
+        activation = activation_behind(node) if _name(node) in placement.nodes else None
         if activation is not None and _name(activation) in placement.nodes:
             placement.fused[_name(node)] = activation
     fused = {id(activation) for activation in placement.fused.values()}
@@ -105,10 +109,30 @@ def activations_of(node: ir.Node) -> list[ir.Value]:
     return [value for value in inputs if value is not None and constant(value) is None]
 
 
+def activation_behind(node: ir.Node) -> ir.Node | None:
+    """The ReLU or Clip that vanishes into a node's range: what it cuts off lies below the range's lowest integer."""
+    if node.op_type not in COMPUTE | ELEMENTWISE | {"Concat"} or not only_user(node.outputs[0]):
+        return None
+    follower = next(iter(node.outputs[0].uses())).node
+    cuts = follower.op_type == "Relu" or (follower.op_type == "Clip" and _cuts_at_zero(follower))
+    return follower if cuts else None
+
+
+def weight_refusal(node: ir.Node, target: str) -> str | None:
+    """Why a node of `COMPUTE` stays in fp32, or None if int8 can take it."""
+    return _OWN_RULES[node.op_type](node, target)
+
+
 def outputs_of(node: ir.Node, placement: Placement) -> list[ir.Value]:
     """The values that leave a node once its activation is fused."""
     last = placement.fused.get(_name(node), node)
     return list(last.outputs if last.op_type == "Split" else last.outputs[:1])
+
+
+def produced(graph: ir.Graph, placement: Placement) -> set[str]:
+    """The values that all their readers, int8 or not, get as integers: an int8 kernel makes nothing else."""
+    makers = () if placement.inputs_only else (node for node in graph if node.name in placement.nodes)
+    return {str(value.name) for node in makers for value in outputs_of(node, placement)}
 
 
 def _name(node: ir.Node) -> str:
@@ -197,15 +221,6 @@ _OWN_RULES: dict[str, Callable[[ir.Node, str], str | None]] = {
     "Resize": _resize,
     "AveragePool": _average_pool,
 }
-
-
-def _activation_behind(node: ir.Node) -> ir.Node | None:
-    """The ReLU or Clip that vanishes into a node's range: what it cuts off lies below the range's lowest integer."""
-    if node.op_type not in COMPUTE | ELEMENTWISE | {"Concat"} or not only_user(node.outputs[0]):
-        return None
-    follower = next(iter(node.outputs[0].uses())).node
-    cuts = follower.op_type == "Relu" or (follower.op_type == "Clip" and _cuts_at_zero(follower))
-    return follower if cuts else None
 
 
 def _cuts_at_zero(clip: ir.Node) -> bool:

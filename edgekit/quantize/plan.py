@@ -10,7 +10,7 @@ from typing import Any, Self
 from edgekit.errors import QuantizeError
 from edgekit.spec import IOSpec
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,18 @@ class QuantPlan:
 
     Args:
         target: the kind of device.
-        scheme: `static`, `dynamic` or `half`.
+        scheme: `static`, `dynamic`, `half` or `weights`.
         ranges: how activation ranges were chosen; empty where none are needed.
-        weight_limit: largest absolute integer of a weight; 63 keeps AVX2's 16-bit sums from saturating.
+        weight_limit: largest absolute integer of a weight; 63 keeps AVX2's 16-bit sums from saturating. For `weights`
+            128 or 8: 8 or 4 bits.
         activations: for each value of the graph its scale.
         nodes: names of the nodes that are to run in int8.
         reasons: for every other node why it does not.
         bias_shift: for a node the correction that is added to its bias, one number per output channel.
+        weight_scales: for a node with weights the scale of each output channel; those of the largest weights for nodes
+            that are not named.
+        equalized: for a value the factors that its channels were divided by, and the weights of its readers multiplied
+            with.
         costs_us: for each node that the device's profile knows in both forms, the predicted microseconds in fp32 and in
             int8.
     """
@@ -47,10 +52,13 @@ class QuantPlan:
     nodes: tuple[str, ...]
     reasons: Mapping[str, str]
     bias_shift: Mapping[str, tuple[float, ...]]
+    weight_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    equalized: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     costs_us: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes in int8"]
+        kind = f"with {self.weight_limit.bit_length()}-bit weights" if self.scheme == "weights" else "in int8"
+        lines = [f"{self.scheme} for {self.target}: {len(self.nodes)} nodes {kind}"]
         lines += [f"  {name}: {why}" for name, why in self.reasons.items()]
         return "\n".join(lines)
 
@@ -66,6 +74,8 @@ class QuantPlan:
             "nodes": list(self.nodes),
             "reasons": dict(self.reasons),
             "bias_shift": {name: list(shift) for name, shift in self.bias_shift.items()},
+            "weight_scales": {name: list(scales) for name, scales in self.weight_scales.items()},
+            "equalized": {name: list(factors) for name, factors in self.equalized.items()},
             "costs_us": {name: list(costs) for name, costs in self.costs_us.items()},
         }
 
@@ -88,7 +98,9 @@ class QuantPlan:
                 activations={str(name): Scale(**scale) for name, scale in data["activations"].items()},
                 nodes=tuple(map(str, data["nodes"])),
                 reasons={str(name): str(why) for name, why in data["reasons"].items()},
-                bias_shift={str(name): tuple(map(float, shift)) for name, shift in data["bias_shift"].items()},
+                bias_shift=_vectors(data["bias_shift"]),
+                weight_scales=_vectors(data["weight_scales"]),
+                equalized=_vectors(data["equalized"]),
                 costs_us={str(name): (float(fp32), float(int8)) for name, (fp32, int8) in data["costs_us"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -98,6 +110,10 @@ class QuantPlan:
                 rule="what QuantPlan.to_dict writes",
                 way_out="plan again",
             ) from error
+
+
+def _vectors(data: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {str(name): tuple(map(float, numbers)) for name, numbers in data.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +141,9 @@ class Quantized:
         plan: what was done.
         nodes: each node of the fp32 graph, and what became of it.
         kernels: operators of the graph that ONNX Runtime makes of the file here, with their counts.
-        sqnr_db: signal to quantization noise at the model's outputs on calibration data, in decibels.
+        sqnr_db: signal to quantization noise at the model's outputs on calibration data that the plan has not seen, in
+            decibels.
+        seen_here: what the machine that made the file could tell of it: run here, kernels read, or neither.
     """
 
     path: Path
@@ -134,10 +152,11 @@ class Quantized:
     nodes: tuple[NodePlacement, ...]
     kernels: Mapping[str, int]
     sqnr_db: float
+    seen_here: str
 
     @property
     def scheme(self) -> str:
-        """`static`, `dynamic` or `half`."""
+        """`static`, `dynamic`, `half` or `weights`."""
         return self.plan.scheme
 
     @property
@@ -159,6 +178,7 @@ class Quantized:
             "nodes": [asdict(node) for node in self.nodes],
             "kernels": dict(self.kernels),
             "sqnr_db": self.sqnr_db,
+            "seen_here": self.seen_here,
         }
 
     @classmethod
@@ -171,4 +191,5 @@ class Quantized:
             nodes=tuple(NodePlacement(**node) for node in data["nodes"]),
             kernels={str(name): int(count) for name, count in data["kernels"].items()},
             sqnr_db=float(data["sqnr_db"]),
+            seen_here=str(data["seen_here"]),
         )

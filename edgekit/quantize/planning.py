@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,24 +12,34 @@ import onnx_ir as ir
 from edgekit.device.profile import DeviceProfile, shipped_profile
 from edgekit.errors import QuantizeError
 from edgekit.progress import Progress, silent
-from edgekit.quantize import dynamic
+from edgekit.quantize import dynamic, storage
 from edgekit.quantize.bias import bias_shifts
-from edgekit.quantize.calibration import observe
+from edgekit.quantize.calibration import Observed, first_samples
 from edgekit.quantize.costs import Costs
-from edgekit.quantize.graph import load
-from edgekit.quantize.placement import ASKED, Placement, place
+from edgekit.quantize.equalization import choose_factors, equalize
+from edgekit.quantize.graph import constant, load
+from edgekit.quantize.layout import place, wired
+from edgekit.quantize.placement import ASKED, COMPUTE, Placement
 from edgekit.quantize.plan import QuantPlan, Scale
-from edgekit.quantize.ranges import Method, affine, choose
+from edgekit.quantize.ranges import Histogram, Method, affine, choose, symmetric
 from edgekit.quantize.rewrites import rewrite
-from edgekit.quantize.targets import ACTIVATION, TARGETS, WEIGHT_LIMIT, Target
+from edgekit.quantize.targets import ACTIVATION, SYMMETRIC, TARGETS, WEIGHT_LIMIT, Target
+from edgekit.quantize.weights import mse_scales, output_axis
 from edgekit.spec import Feeds, IOSpec
 
 Scheme = Literal["auto", "static", "dynamic"]
 SCHEMES = ("auto", "static", "dynamic")
-RANGES = ("mse", "minmax", "percentile")
+RANGES = ("mse", "minmax", "percentile", "entropy")
+WEIGHTS = ("mse", "max")
+BITS = (8, 4)
+Weights = Literal["mse", "max"]
 SHARED = 0.5
 """A part of a concatenation takes over the whole's scale if its own range is at least this much of the whole's range:
 one bit is lost at most, and ONNX Runtime copies bytes instead of rescaling each number."""
+WIDEST = 1.1
+"""The ranges of a part and of the whole are searched apart, and may differ by so much though one holds the other."""
+LEARNED_FROM = 512
+"""Samples that equalization and bias correction look at, several times over."""
 
 
 def plan_quantization(
@@ -40,28 +50,39 @@ def plan_quantization(
     target: Target = "x86-vnni",
     scheme: Scheme = "auto",
     ranges: Method = "mse",
+    weights: Weights = "mse",
+    equalization: bool = True,
     bias_correction: bool = True,
+    bits: int = 8,
     keep_float: Collection[str] = (),
     profile: DeviceProfile | None = None,
+    observed: Observed | None = None,
     progress: Progress = silent,
 ) -> QuantPlan:
     """Decide what of an fp32 file becomes int8, and on which scales; the file is left as it is.
 
     Args:
         model: fp32 ONNX file.
-        calibration: batches of inputs; some hundred samples. Not looked at by dynamic int8 and fp16.
+        calibration: batches of inputs; some hundred samples. Ranges are taken from all of them, batch by batch;
+            equalization and bias correction look at the first 512 samples. It is gone through several times (an
+            iterator is kept as a list). Not looked at by dynamic int8 and fp16.
         spec: the file's inputs and outputs.
         target: `x86-vnni` (U8 activations, S8 weights), `x86-avx2` (the same with 7-bit weights, since VPMADDUBSW
-            saturates), `arm64` (S8 both) or `cuda` (fp16; the CUDA provider has no int8 convolution).
+            saturates), `arm64` (S8 both), `cuda` (fp16; the CUDA provider has no int8 convolution), `tensorrt` (S8
+            both, symmetric) or `size` (weights alone, on any processor).
         scheme: `static` fixes activation ranges ahead of time (LSTMs take them at run time even so), `dynamic` takes
             them all at run time and leaves convolutions in fp32; `auto` is static where most of the arithmetic is in
-            convolutions, else dynamic.
-        ranges: `mse`, `minmax` or `percentile`.
+            convolutions, else dynamic. Of no concern to `cuda` and `size`; `tensorrt` is always static.
+        ranges: `mse`, `minmax`, `percentile` or `entropy`.
+        weights: `mse` picks each channel's scale for the least error, `max` by its largest weight.
+        equalization: even out the ranges of channels (see `edgekit.quantize.equalization`).
         bias_correction: add to each bias what quantization shifts the layer's mean output by (see
             `edgekit.quantize.bias`).
+        bits: of the weights for target `size`: 8 or 4.
         keep_float: names of nodes that stay in fp32.
         profile: what operators cost on the device, for the predictions beside each node; by default the one that comes
             with edgekit.
+        observed: shares the histograms between the plans of several targets.
         progress: told after each batch and each corrected layer.
 
     Raises:
@@ -69,15 +90,26 @@ def plan_quantization(
             missing or not finite, or `keep_float` names a node that is not there.
         EdgekitError: a batch does not fit `spec`.
     """
-    for where, value, known in (("target", target, TARGETS), ("scheme", scheme, SCHEMES), ("ranges", ranges, RANGES)):
+    options = (
+        ("target", target, TARGETS),
+        ("scheme", scheme, SCHEMES),
+        ("ranges", ranges, RANGES),
+        ("weights", weights, WEIGHTS),
+        ("bits", bits, BITS if target == "size" else BITS[:1]),
+    )
+    for where, value, known in options:
         if value not in known:
-            raise QuantizeError(f"unknown {value!r}", where=where, rule=f"one of {', '.join(known)}")
+            raise QuantizeError(f"unknown {value!r}", where=where, rule=f"one of {', '.join(map(str, known))}")
+    if (target, scheme) == ("tensorrt", "dynamic"):
+        raise QuantizeError("TensorRT has no dynamic int8", where="scheme", rule="auto or static for target tensorrt")
     graph = load(model)
     if target == "cuda":
         reasons = {str(node.name): "fp16: the CUDA provider has no int8 convolution" for node in graph.graph}
         return _plan(target, "half", Placement(reasons=reasons))
+    if target == "size":
+        return _for_size(graph.graph, bits, keep_float, model)
     if scheme == "auto":
-        scheme = "dynamic" if dynamic.is_better(graph.graph) else "static"
+        scheme = "dynamic" if target != "tensorrt" and dynamic.is_better(graph.graph) else "static"
     if scheme == "static":
         rewrite(graph)
     _check_names(graph.graph, keep_float, model)
@@ -87,36 +119,93 @@ def plan_quantization(
         _something(names, refusals, model)
         return _plan(target, "dynamic", Placement(nodes=names, reasons=refusals))
     placement = place(graph.graph, target, keep_float=keep_float)
-    costs = Costs(profile or shipped_profile(target))
-    recurrent = {str(node.name) for node in graph.graph if node.op_type in ("LSTM", "GRU")}
+    costs = {} if target == "tensorrt" else Costs(profile or shipped_profile(target)).both_ways(graph.graph)
+    recurrent = {str(n.name) for n in graph.graph if n.op_type in ("LSTM", "GRU") and target != "tensorrt"}
     at_run_time = recurrent - set(refusals)
     reasons = placement.reasons | {name: refusals[name] for name in recurrent & set(refusals)}
     reasons = {name: why for name, why in reasons.items() if name not in at_run_time}
     _something(placement.nodes | at_run_time, reasons, model)
-    batches = calibration if isinstance(calibration, Sequence) else list(calibration)
-    scales = _scales(graph, placement, batches, spec=spec, ranges=ranges, dtype=ACTIVATION[target], progress=progress)
-    plan = replace(_plan(target, "static", placement), ranges=ranges, activations=scales, reasons=placement.reasons)
-    shifts = bias_shifts(graph, placement, plan, batches, progress) if bias_correction else {}
+    stream: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
+    few = first_samples(stream, LEARNED_FROM)
+    factors = choose_factors(graph, placement.nodes, few) if equalization else {}
+    equalize(graph.graph, factors)
+    roots = sorted({placement.root(name) for name in placement.quantized})
+    version = tuple(sorted(factors.items()))
+    histograms = (observed or Observed()).of(graph, version, roots, stream, spec=spec, progress=progress)
+    scales = _scales(graph, placement, histograms, ranges, target)
+    plan = replace(
+        _plan(target, "static", placement),
+        ranges=ranges,
+        activations=scales,
+        reasons=placement.reasons,
+        equalized=factors,
+        weight_scales=_weight_scales(graph.graph, placement, WEIGHT_LIMIT[target]) if weights == "mse" else {},
+    )
+    shifts = bias_shifts(graph, placement, plan, few, progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
-    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs.both_ways(graph.graph))
+    return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs)
+
+
+def corrected(model: Path, plan: QuantPlan, calibration: Iterable[Feeds], progress: Progress = silent) -> QuantPlan:
+    """A static plan with the biases corrected that it leads to; see `edgekit.quantize.bias`."""
+    graph = load(model)
+    rewrite(graph)
+    equalize(graph.graph, plan.equalized)
+    placement = wired(graph.graph, static_nodes(graph.graph, plan), plan.target)
+    few = first_samples(calibration, LEARNED_FROM)
+    return replace(plan, bias_shift=bias_shifts(graph, placement, replace(plan, bias_shift={}), few, progress))
+
+
+def static_nodes(graph: ir.Graph, plan: QuantPlan) -> frozenset[str]:
+    """The nodes of a static plan without those that measure their ranges at run time."""
+    return frozenset(plan.nodes) - {str(node.name) for node in graph if node.op_type in ("LSTM", "GRU")}
+
+
+def _weight_scales(graph: ir.Graph, placement: Placement, limit: int) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for node in graph:
+        weight = constant(node.inputs[1]) if node.name in placement.nodes and node.op_type in COMPUTE else None
+        if weight is not None:
+            found[str(node.name)] = tuple(mse_scales(weight, output_axis(node), limit).tolist())
+    return found
+
+
+def values_to_observe(
+    model: Path, targets: Collection[Target], *, scheme: Scheme = "auto", keep_float: Collection[str] = ()
+) -> frozenset[str]:
+    """The values whose ranges the static plans for these targets need."""
+    graph = load(model)
+    dynamically = scheme == "dynamic" or (scheme == "auto" and dynamic.is_better(graph.graph))
+    rewrite(graph)
+    found: set[str] = set()
+    for target in targets:
+        if target in ACTIVATION and target != "size" and (target == "tensorrt" or not dynamically):
+            placement = place(graph.graph, target, keep_float=keep_float)
+            found |= {placement.root(name) for name in placement.quantized}
+    return frozenset(found)
+
+
+def _for_size(graph: ir.Graph, bits: int, keep_float: Collection[str], model: Path) -> QuantPlan:
+    _check_names(graph, keep_float, model)
+    reasons = storage.refusals(graph) | dict.fromkeys(keep_float, ASKED)
+    names = {str(node.name) for node in graph} - set(reasons)
+    _something(names, reasons, model)
+    plan = _plan("size", "weights", Placement(nodes=names, reasons=reasons))
+    return replace(plan, weight_limit=2 ** (bits - 1))
 
 
 def _scales(
-    model: ir.Model,
-    placement: Placement,
-    batches: Sequence[Feeds],
-    *,
-    spec: IOSpec,
-    ranges: Method,
-    dtype: str,
-    progress: Progress,
+    model: ir.Model, placement: Placement, histograms: Mapping[str, Histogram], ranges: Method, target: Target
 ) -> Mapping[str, Scale]:
     """The scale of every quantized value."""
     roots = sorted({placement.root(name) for name in placement.quantized})
-    histograms = observe(model, roots, batches, spec=spec, progress=progress)
-    chosen = {name: choose(histograms[name], ranges) for name in roots}
-    _share_with_concatenations(model.graph, placement, chosen)
-    affines = {name: affine(low, high, dtype) for name, (low, high) in chosen.items()}
+    dtype = ACTIVATION[target]
+    if target in SYMMETRIC:
+        affines = {name: symmetric(choose(histograms[name].mirrored(), ranges, 255)[1]) for name in roots}
+    else:
+        chosen = {name: choose(histograms[name], ranges) for name in roots}
+        _share_with_concatenations(model.graph, placement, chosen)
+        affines = {name: affine(low, high, dtype) for name, (low, high) in chosen.items()}
     return {
         name: Scale(scale=scale, zero_point=zero, dtype=dtype)
         for name in sorted(placement.quantized)
@@ -141,8 +230,9 @@ def _share_with_concatenations(
             if part == whole or part not in chosen or part in clipped:
                 continue
             bottom, top = chosen[part]
-            # A fused ReLU needs a range that begins at zero.
-            if (bottom < 0) == (low < 0) and top - bottom >= SHARED * (high - low):
+            # A fused ReLU needs a range that begins at zero. A part that is wider than the whole is a slice of a wider
+            # value, which others read, too.
+            if high > low and (bottom < 0) == (low < 0) and SHARED <= (top - bottom) / (high - low) <= WIDEST:
                 placement.source[part] = whole
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer
-from edgekit.quantize.placement import COMPUTE, Placement, activations_of, outputs_of
+from edgekit.quantize.placement import COMPUTE, Placement, activations_of, produced
 from edgekit.quantize.plan import QuantPlan, Scale
-from edgekit.quantize.ranges import quantized_weight, weight_scales
+from edgekit.quantize.targets import FLOAT_BIAS
+from edgekit.quantize.weights import output_axis, rounded
 
 
 def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
@@ -21,7 +22,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
     for node in int8:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
-    produced = {value.name for node in int8 for value in outputs_of(node, placement)}
+    everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
     # Equal scales are one constant, so that ONNX Runtime sees at once that a value passes through unchanged.
@@ -33,16 +34,9 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
                 initializer(graph, f"{name}.scale", np.array(scale.scale, np.float32)),
                 initializer(graph, f"{name}.zero_point", np.array(scale.zero_point, scale.dtype)),
             )
-        _quantize_value(graph, values[name], shared[scale], readers, everywhere=name in produced)
+        exact = {id(node) for node in int8 if (node.name, name) in placement.exact}
+        _quantize_value(graph, values[name], shared[scale], readers - exact, everywhere=name in everywhere)
     drop_unused_initializers(graph)
-
-
-def output_axis(node: ir.Node) -> int:
-    """The axis of a node's weight that counts its outputs."""
-    if node.op_type == "Conv":
-        return 0
-    transposed = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
-    return 0 if node.op_type == "Gemm" and transposed else 1
 
 
 def _quantize_value(
@@ -79,12 +73,12 @@ class _Constants:
     """Quantized constants of a graph; zero points, which are all zero, are one constant for each size and type."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+        self.graph = graph
         self._zeros: dict[tuple[str, int], ir.Value] = {}
 
     def dequantized(self, node: ir.Node, stem: str, integers: np.ndarray, scales: np.ndarray, axis: int) -> ir.Value:
         """The value scales * integers (scales along `axis`) in front of `node`."""
-        graph, kind = self._graph, integers.dtype
+        graph, kind = self.graph, integers.dtype
         key = (str(kind), len(scales))
         if key not in self._zeros:
             self._zeros[key] = initializer(graph, f"zeros.{kind}.{len(scales)}", np.zeros(scales.shape, kind))
@@ -100,8 +94,7 @@ def _quantize_weights(node: ir.Node, plan: QuantPlan, scale: Scale, constants: _
     weight, stem = constant(node.inputs[1]), node.inputs[1].name if node.inputs[1] is not None else node.name
     assert weight is not None
     axis = output_axis(node)
-    scales = weight_scales(weight, axis, plan.weight_limit)
-    integers = quantized_weight(weight, scales, axis, plan.weight_limit)
+    integers, scales = rounded(node, plan)
     node.replace_input_with(1, constants.dequantized(node, str(stem), integers, scales, axis))
     if node.op_type == "MatMul":
         return
@@ -112,8 +105,11 @@ def _quantize_weights(node: ir.Node, plan: QuantPlan, scale: Scale, constants: _
     total = np.zeros(weight.shape[axis])
     for part in (bias, shift):
         total = total if part is None else total + np.asarray(part, np.float64).ravel()
+    node.resize_inputs(3)
+    if plan.target in FLOAT_BIAS:
+        node.replace_input_with(2, initializer(constants.graph, f"{node.name}.bias", total.astype(np.float32)))
+        return
     steps = scales * scale.scale
     limits = np.iinfo(np.int32)
-    rounded = np.clip(np.round(total / steps), limits.min, limits.max).astype(np.int32)
-    node.resize_inputs(3)
-    node.replace_input_with(2, constants.dequantized(node, f"{node.name}.bias", rounded, steps, 0))
+    bias_integers = np.clip(np.round(total / steps), limits.min, limits.max).astype(np.int32)
+    node.replace_input_with(2, constants.dequantized(node, f"{node.name}.bias", bias_integers, steps, 0))

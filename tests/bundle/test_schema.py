@@ -26,7 +26,8 @@ def test_the_schema_is_one():
 def test_real_bundles_fit(write, save, about):
     VALIDATOR.validate(about)
     gpu = Variant(path=save(), provider="cuda", precision="fp16", target="cuda")
-    bare = write("bare", golden=(), labels=(), variants={"cpu": Variant(path=save()), "gpu": gpu})
+    trt = Variant(path=save(), provider="tensorrt", precision="int8", target="tensorrt")
+    bare = write("bare", golden=(), labels=(), variants={"cpu": Variant(path=save()), "gpu": gpu, "trt": trt})
     VALIDATOR.validate(json.loads((bare / "edgekit/bundle.json").read_text()))
 
 

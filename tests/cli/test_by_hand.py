@@ -164,7 +164,9 @@ def test_quantize_explains_every_node(int8, original, project, answers):
     rows = [line for line in int8.answer.out.splitlines() if any(name in line for name in convolutions)]
     assert len(rows) == 3
     assert all("int8" in row for row in rows)
-    assert f"{kilobytes(int8.path)}, was {kilobytes(original.path)}" in int8.answer.out
+    assert f"fp32: {kilobytes(original.path)}" in int8.answer.out
+    row = next(line for line in int8.answer.out.splitlines() if str(int8.path) in line)
+    assert [part for part in ("x86-vnni", "static", kilobytes(int8.path), " dB") if part not in row] == []
     types = {value.data_type for value in onnx.load(int8.path).graph.initializer}
     assert onnx.TensorProto.INT8 in types
     x, labels = project.source.test_data().tensors
@@ -197,19 +199,42 @@ def test_a_profile_of_this_machine(done, tmp_path):
 def test_quantize_as_json_counts_the_nodes(done, project, original, tmp_path):
     path = tmp_path / "q.onnx"
     answer = done("quantize", *project.words, "--file", original.path, "--ranges", "minmax", "--out", path, "--json")
-    assert (answer.err, answer.json["path"]) == ("", "q.onnx")
-    assert len(answer.json["nodes"]) >= len(onnx.load(original.path).graph.node) - 1
-    assert sum(node["precision"] == "int8" for node in answer.json["nodes"]) >= 3
-    assert answer.json["plan"]["ranges"] == "minmax"
+    (file,) = answer.json["files"]
+    assert (answer.err, file["path"], file["target"]) == ("", "q.onnx", "x86-vnni")
+    assert len(file["nodes"]) >= len(onnx.load(original.path).graph.node) - 1
+    assert sum(node["precision"] == "int8" for node in file["nodes"]) == file["int8_nodes"] >= 3
+    assert file["plan"]["ranges"] == "minmax"
+    assert file["size_bytes"] == path.stat().st_size
     onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def test_quantize_for_cuda_gives_half_precision(done, project, original, tmp_path):
     path = tmp_path / "half.onnx"
-    done("quantize", *project.words, "--file", original.path, "--device", "cuda", "--out", path)
+    done("quantize", *project.words, "--file", original.path, "--target", "cuda", "--out", path)
     types = {value.data_type for value in onnx.load(path).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in types
     assert onnx.TensorProto.INT8 not in types
+
+
+def test_quantize_for_all_targets_at_once_writes_a_file_for_each(done, project, original, tmp_path, answers):
+    targets = ["x86-vnni", "x86-avx2", "arm64", "cuda", "tensorrt", "size"]
+    words = ["--target", ",".join(targets), "--bits", "4", "--out", tmp_path / "q.onnx"]
+    answer = done("quantize", *project.words, "--file", original.path, *words, "--json")
+    rows = {row["target"]: row for row in answer.json["files"]}
+    assert list(rows) == targets
+    assert {row["path"] for row in rows.values()} == {f"q.{target}.onnx" for target in targets}
+    assert {path.name for path in tmp_path.iterdir()} == {row["path"] for row in rows.values()}
+    assert {name for name, row in rows.items() if row["seen_here"].endswith("not run on such a device")} >= {
+        "cuda",
+        "tensorrt",
+    }
+    assert [rows[name]["scheme"] for name in ("arm64", "cuda", "tensorrt", "size")] == [
+        *("static", "half", "static", "weights"),
+    ]
+    assert all(row["sqnr_db"] > 10 for row in rows.values())
+    x, labels = project.source.test_data().tensors
+    for name in ("x86-vnni", "x86-avx2", "size"):
+        assert (answers(tmp_path / rows[name]["path"], x).argmax(1) == labels.numpy()).mean() >= 0.9
 
 
 def test_validate_scores_the_files_as_onnx_runtime_itself_does(done, project, original, int8, answers):

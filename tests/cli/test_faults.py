@@ -376,6 +376,7 @@ def test_the_demo_looks_at_its_options_before_it_trains(fails, error_text):
         (["bench", "x.onnx", "--threads", "0"], ["Invalid value for '--threads'", "1"]),
         (["bundle", "--file", "fp32=x.onnx", "--samples", "0"], ["Invalid value for '--samples'", "1"]),
         (["bench"], ["Missing argument", "files"]),
+        (["quantize", "-f", "x.onnx", "--bits", "3"], ["Invalid value for '--bits'", "'8', '4'"]),
         (["quantize"], ["Missing option '--file'"]),
         (["fly"], ["No such command 'fly'"]),
     ],
@@ -411,6 +412,18 @@ def test_cuda_where_there_is_none_is_an_error_and_not_the_cpu(fails, error_text,
         "install onnxruntime-gpu instead of onnxruntime for CUDA; `edgekit doctor` tells more",
     )
     assert fails("bench", tiny, "--provider", "cuda") == text
+
+
+def test_an_unknown_target_is_named_before_anything_is_read(fails, error_text, tiny):
+    rule = "one or several of x86-vnni, x86-avx2, arm64, cuda, tensorrt, size, with commas"
+    asked = ["quantize", *words(model="absent.py:model"), "--file", tiny, "--target"]
+    assert fails(*asked, "arm64,z80") == error_text("unknown 'z80'", "--target", rule)
+    assert fails(*asked, ",") == error_text("got ','", "--target", rule)
+
+
+def test_bits_are_for_the_target_size(fails, error_text, tiny):
+    text = error_text("got 4", "--bits", "only for --target size")
+    assert fails("quantize", *words(), "--file", tiny, "--bits", "4") == text
 
 
 ROOM = "the folder must exist or be creatable, be writable, and have room"

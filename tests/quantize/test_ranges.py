@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.errors import QuantizeError
-from edgekit.quantize.ranges import BINS, Histogram, affine, choose, quantized_weight, weight_scales
+from edgekit.quantize.ranges import BINS, Histogram, affine, choose, symmetric
+from edgekit.quantize.weights import mse_scales, quantized_weight, weight_scales
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +111,71 @@ def test_weights_are_within_half_a_step_and_within_the_limit(weight, limit):
     assert (scales[tiny] == 1.0).all()
     real = integers * scales.reshape(-1, *[1] * (weight.ndim - 1))
     assert (np.abs(real - weight) <= scales.reshape(-1, *[1] * (weight.ndim - 1)) * 0.5001).all()
+
+
+def divergence_by_scipy(samples, low, high):
+    """KL of what 256 integers can tell apart from the histogram itself, bin by bin, with scipy's entropy."""
+    from scipy.stats import entropy
+
+    bins = np.linspace(-np.abs(samples).max(), np.abs(samples).max(), BINS + 1)
+    counts, centres = np.histogram(samples, bins)[0], (bins[1:] + bins[:-1]) / 2
+    step = (high - low) / 255
+    zero = round(-low / step)
+    counts[BINS // 2] = 0  # Zero is exact.
+    inside = (centres >= low) & (centres <= high) & (counts > 0)
+    group = np.clip(np.round(centres / step) + zero, 0, 255)
+    told = np.zeros(BINS)
+    for integer in np.unique(group[inside]):
+        members = inside & (group == integer)
+        told[members] = counts[members].sum() / members.sum()
+    wanted = np.where(inside, counts, 0).astype(float)
+    used = np.flatnonzero(inside)
+    wanted[used[0]] += counts[centres < low].sum()
+    wanted[used[-1]] += counts[centres > high].sum()
+    return entropy(wanted[inside], told[inside])
+
+
+@pytest.mark.parametrize("zeros", [0, 100_000])
+def test_entropy_finds_the_range_with_the_least_divergence(samples, zeros):
+    samples = np.concatenate([samples, np.zeros(zeros, np.float32)])
+    low, high = choose(counted(samples, 1), "entropy")
+    assert high < samples.max()
+    found = divergence_by_scipy(samples, low, high)
+    shares = np.linspace(0.2, 1.0, 100)
+    every = [divergence_by_scipy(samples, samples.min() * share, samples.max() * share) for share in shares]
+    assert found <= min(every) * 1.05 + 1e-4
+    assert found < every[-1]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mse_scales_of_weights_have_the_least_error_of_a_finer_grid(axis):
+    weight = np.random.default_rng(0).standard_t(3, (40, 40)).astype(np.float32)
+    limit = 7  # Few levels, so that clipping pays.
+    scales = mse_scales(weight, axis, limit)
+    largest = np.abs(weight).max(axis=1 - axis) / limit
+    assert (scales < 0.97 * largest).any()
+    for channel, scale in enumerate(scales):
+        row = np.take(weight, channel, axis).astype(np.float64)
+        finer = [
+            ((np.clip(np.round(row / s), -limit, limit) * s - row) ** 2).sum()
+            for s in largest[channel] * np.linspace(0.5, 1, 1001)
+        ]
+        found = ((np.clip(np.round(row / scale), -limit, limit) * scale - row) ** 2).sum()
+        assert found <= 1.1 * min(finer)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0])
+def test_a_symmetric_range_has_the_least_error_on_the_samples_themselves(samples, shift):
+    """With and without negative samples: where there are none, half of the integers go unused."""
+    moved = np.maximum(samples, 0) + np.float32(shift)
+
+    def error(high):
+        scale = high / 127
+        return float(((np.clip(np.round(moved / scale), -127, 127) * scale - moved) ** 2).sum())
+
+    low, high = choose(counted(moved, 5).mirrored(), "mse", 255)
+    assert low == -high
+    assert symmetric(high) == (high / 127, 0)
+    assert error(high) <= 1.02 * min(error(moved.max() * share) for share in np.linspace(0.2, 1.0, 200))
+    assert choose(counted(moved, 5).mirrored(), "minmax") == (-moved.max(), moved.max())
+    assert symmetric(0.0) == (1.0, 0)

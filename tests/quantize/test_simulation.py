@@ -41,13 +41,15 @@ def difference():
     return find
 
 
-@pytest.mark.parametrize("kind", [("x86-vnni", "uint8"), ("x86-avx2", "uint8"), ("arm64", "int8")])
+@pytest.mark.parametrize(
+    "kind", [("x86-vnni", "uint8"), ("x86-avx2", "uint8"), ("arm64", "int8"), ("tensorrt", "int8")]
+)
 def test_every_kernel_is_within_a_step_of_the_file_and_the_network_within_two(resnet, int8, draw, difference, kind):
     target, dtype = kind
     done = int8(resnet, target=target)
     (feeds,) = draw(resnet, seed=3, batches=1)
     alone = steps_apart(done.path, feeds)
-    # What leaves the stem (on ARM64 also what enters it), five convolutions, two additions, and the mean.
+    # What leaves the stem (or also what enters it), five convolutions, two additions, and the mean.
     assert set(alone) == {f"{value}_int8" for value in done.plan.activations}
     assert max(alone.values()) <= 1
     along = steps_apart(done.path, feeds, accumulated=True)
@@ -101,6 +103,7 @@ def test_a_file_that_runs_other_kernels_when_it_is_read_out_is_refused(resnet, i
 def test_a_file_without_quantized_values_has_none_apart(resnet, int8, draw, tmp_path):
     (feeds,) = draw(resnet, seed=3, batches=1)
     assert steps_apart(resnet.path, feeds) == {}
-    assert steps_apart(int8(resnet, target="cuda").path, feeds) == {}
+    for target in ("cuda", "size"):
+        assert steps_apart(int8(resnet, target=target).path, feeds) == {}
     with pytest.raises(QuantizeError, match="no file"):
         steps_apart(tmp_path / "none.onnx", feeds)

@@ -61,7 +61,7 @@ def test_one_convolution_is_what_integers_give(fp32, int8, run, draw):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.ReLU())
     source = fp32(net, 16, 6, 6)
-    done = int8(source, bias_correction=False)
+    done = int8(source, bias_correction=False, weights="max", equalization=False)
     (feeds,) = draw(source, seed=3, batches=1)
     value = torch.from_numpy(next(iter(feeds.values()))).double()
     scales = {name: (scale.scale, scale.zero_point) for name, scale in done.plan.activations.items()}
@@ -189,7 +189,8 @@ def test_accuracy_survives(resnet, int8, draw, run):
     assert (want.argmax(1) == have.argmax(1)).mean() >= 0.9
     signal, noise = (want.astype(np.float64) ** 2).sum(), ((want.astype(np.float64) - have) ** 2).sum()
     assert 10 * np.log10(signal / noise) > 25
-    assert done.sqnr_db == pytest.approx(sqnr_db(resnet.path, done.path, draw(resnet)))
+    held = draw(resnet)[3::4]  # What judged: batches that the plan has not seen.
+    assert done.sqnr_db == pytest.approx(sqnr_db(resnet.path, done.path, held))
     assert sqnr_db(resnet.path, resnet.path, draw(resnet)) == 200.0
 
 
@@ -284,4 +285,4 @@ def test_a_plan_for_another_file_is_refused(resnet, int8, fp32, tmp_path):
     with pytest.raises(QuantizeError, match="version 7"):
         QuantPlan.from_dict({"version": 7})
     with pytest.raises(QuantizeError, match="KeyError"):
-        QuantPlan.from_dict({"version": 1})
+        QuantPlan.from_dict({"version": 2})

@@ -2,8 +2,16 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
+
+from edgekit.quantize import quantize, quantize_for_targets
+from edgekit.quantize.calibration import observe
+from edgekit.quantize.targets import seen_here
+from tests.quantize.conftest import Encoder
 
 
 def constants(path):
@@ -14,11 +22,28 @@ def weights(path):
     return [array for array in constants(path).values() if array.dtype == np.int8 and array.ndim >= 2]
 
 
-def saturating_dot(activations, weight):
-    """VPMADDUBSW: pairs of u8 * s8 products are added in 16 bits, and saturate."""
+def vpmaddubsw(activations, weight):
+    """U8 times S8, neighbours added in 16 bits that saturate: what x86 without VNNI does, before it adds in 32 bits."""
     products = activations.astype(np.int32) * weight.astype(np.int32)
-    pairs = products.reshape(*products.shape[:-1], -1, 2).sum(-1)
-    return np.clip(pairs, -32768, 32767).sum(-1), pairs.sum(-1)
+    return np.clip(products[..., 0::2] + products[..., 1::2], -32768, 32767)
+
+
+def saturates(weight):
+    """Whether the sums of any output channel come out wrong for the inputs that are worst for it.
+
+    Those are 255 wherever the weight has one sign. Weights are paired as the file has them, as kernels pack them
+    (channels last), and largest beside largest, which is the worst of all orders.
+    """
+    rows = weight.reshape(len(weight), -1)
+    packed = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
+    found = []
+    for order in (rows, packed, np.sort(rows, axis=1), -np.sort(-rows, axis=1)):
+        even = np.pad(order, ((0, 0), (0, order.shape[1] % 2)))
+        for worst in (even > 0, even < 0):
+            activations = np.where(worst, 255, 0).astype(np.uint8)
+            exact = (activations.astype(np.int64) * even).sum(1)
+            found.append((vpmaddubsw(activations, even).sum(1) != exact).any())
+    return any(found)
 
 
 @pytest.mark.parametrize(("target", "limit"), [("x86-vnni", 127), ("x86-avx2", 63), ("arm64", 127)])
@@ -29,13 +54,30 @@ def test_weights_stay_within_what_the_kernels_can_add(resnet, int8, target, limi
     assert max(np.abs(array.astype(int)).max() for array in found) == limit
 
 
-def test_seven_bit_weights_cannot_saturate_avx2_and_eight_bit_ones_do(resnet, int8):
-    worst = np.full(16, 255, np.uint8)
-    for target, saturates in (("x86-avx2", False), ("x86-vnni", True)):
-        found = weights(int8(resnet, target=target).path)
-        extreme = max(np.abs(array.astype(int)).max() for array in found)
-        cut, exact = saturating_dot(worst, np.full(16, extreme, np.int8))
-        assert (cut != exact) == saturates
+def test_the_emulated_instruction_saturates_from_128_on():
+    pair = np.full(2, 255, np.uint8)
+    assert vpmaddubsw(pair, np.array([64, 64], np.int8)).tolist() == [32640]
+    assert vpmaddubsw(pair, np.array([65, 64], np.int8)).tolist() == [32767]
+    assert vpmaddubsw(pair, np.array([-127, -127], np.int8)).tolist() == [-32768]
+
+
+def test_no_weight_of_an_avx2_file_can_saturate_and_some_of_a_vnni_file_do(resnet, int8):
+    found = {target: weights(int8(resnet, target=target).path) for target in ("x86-avx2", "x86-vnni")}
+    assert [array.shape for array in found["x86-avx2"]] == [array.shape for array in found["x86-vnni"]]
+    assert not any(map(saturates, found["x86-avx2"]))
+    assert sum(map(saturates, found["x86-vnni"])) >= 4
+
+
+def test_no_weight_of_a_dynamic_avx2_file_can_saturate(fp32, int8):
+    torch.manual_seed(0)
+    source = fp32(nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 8)), 64)
+    found = {
+        target: [array.T for array in weights(int8(source, target=target, scheme="dynamic").path)]
+        for target in ("x86-avx2", "x86-vnni")
+    }
+    assert len(found["x86-avx2"]) == 2
+    assert not any(map(saturates, found["x86-avx2"]))
+    assert all(map(saturates, found["x86-vnni"]))
 
 
 @pytest.mark.parametrize(("target", "kind"), [("x86-vnni", np.uint8), ("x86-avx2", np.uint8), ("arm64", np.int8)])
@@ -70,3 +112,75 @@ def test_cuda_gets_fp16_inside_and_fp32_outside(resnet, int8, run, draw):
     want, have = run(resnet.path, feeds), run(done.path, feeds)
     assert np.abs(want - have).max() <= 0.01 * np.abs(want).max()
     assert {node.precision for node in done.nodes} == {"fp16"}
+
+
+def test_an_fp16_transformer_is_judged_without_the_optimizations_that_crash(fp32, int8, draw):
+    """ONNX Runtime 1.32 ends the process when it optimizes this file for the CPU."""
+    torch.manual_seed(1)
+    source = fp32(Encoder(), 7, 32)
+    done = int8(source, target="cuda")
+    sessions = []
+    for path in (source.path, done.path):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        sessions.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+    (feeds,) = draw(source, seed=4, batches=1)
+    want, have = (session.run(None, feeds)[0] for session in sessions)
+    assert 0 < np.abs(want - have).max() <= 0.01 * np.abs(want).max()
+    assert done.sqnr_db > 50
+
+
+@pytest.mark.parametrize(
+    ("here", "target", "text"),
+    [
+        ("x86-vnni", "x86-vnni", "kernels read and run here"),
+        (
+            "x86-vnni",
+            "x86-avx2",
+            "run here, where VNNI hides what saturates without it: the 7-bit weights rule that out",
+        ),
+        ("x86-avx2", "x86-avx2", "kernels read and run here"),
+        (
+            *("x86-avx2", "x86-vnni"),
+            "run here without VNNI, where sums of products may saturate: other outputs than on its device",
+        ),
+        (
+            *("x86-vnni", "arm64"),
+            "kernels read as ARM takes them (session.qdqisint8allowed); not run on such a device",
+        ),
+        ("arm64", "arm64", "kernels read and run here"),
+        ("arm64", "x86-vnni", "not run on such a device"),
+        ("x86-vnni", "cuda", "not run on such a device"),
+        ("x86-vnni", "tensorrt", "not run on such a device"),
+        ("arm64", "size", "run here: any processor takes it"),
+    ],
+)
+def test_what_a_machine_can_tell_follows_from_its_instructions(monkeypatch, here, target, text):
+    monkeypatch.setattr("edgekit.quantize.targets.isa_target", lambda: here)
+    assert seen_here(target) == text
+
+
+def test_one_calibration_serves_all_targets(resnet, draw, monkeypatch, tmp_path):
+    """Two passes, before and after equalization; the scales are those that each target gets alone."""
+    passes = []
+
+    def counted(model, values, batches, **options):
+        passes.append(sorted(values))
+        return observe(model, values, batches, **options)
+
+    monkeypatch.setattr("edgekit.quantize.calibration.observe", counted)
+    batches, options = draw(resnet), {"spec": resnet.spec, "bias_correction": False}
+    targets = ("x86-vnni", "x86-avx2", "arm64", "cuda", "tensorrt", "size")
+    paths = {target: tmp_path / f"{target}.onnx" for target in targets}
+    made = quantize_for_targets(resnet.path, batches, paths, **options)
+    assert [done.plan.target for done in made] == list(targets)
+    assert len(passes) == 2
+    # What only ARM64 and TensorRT round: the input, which the first convolution of the others takes in fp32.
+    assert resnet.spec.inputs[0].name in passes[0]
+    for done in made:
+        alone = quantize(resnet.path, batches, tmp_path / "alone.onnx", target=done.plan.target, **options)
+        assert alone.plan.nodes == done.plan.nodes
+        # Which values are read out changes what ONNX Runtime fuses, and the last bit of what it computes.
+        scales = {name: scale.scale for name, scale in alone.plan.activations.items()}
+        assert {name: scale.scale for name, scale in done.plan.activations.items()} == pytest.approx(scales, rel=1e-4)
+    assert len(passes) == 2 + 2 * 4

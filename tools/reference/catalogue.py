@@ -1,7 +1,9 @@
 """Every reference network in one list, for scripts that go through all of them.
 
-    from catalogue import REFERENCES  # with tools/reference on the path
-    edgekit compress REFERENCES["unet"].model *REFERENCES["unet"].workload --max-drop 1
+    from reference.catalogue import REFERENCES  # in a script in tools/
+
+    unet = REFERENCES["unet"]
+    command = ["edgekit", "compress", unet.model, *unet.workload, "--max-drop", "1"]
 
 Paths start from the root of a checkout. Beside the user project in shared/ all are trained by a command in this folder
 (`Reference.training`); their weights stay out of git.
@@ -9,17 +11,26 @@ Paths start from the root of a checkout. Beside the user project in shared/ all 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+HERE = Path(__file__).resolve().parent
 USER_PROJECT = "../shared/user-project/project.py"
 IMAGES, SEGMENTS = "tools/reference/images.py", "tools/reference/segments.py"
 KEYWORDS, SOURCES = "tools/reference/keywords.py", "tools/reference/sources.py"
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PACKAGES = ("asyncio", "ctypes", "email", "http", "importlib", "json", "multiprocessing", "unittest", "urllib", "xml")
 
 Family = Literal["convolutional", "attention", "recurrent"]
+
+
+def weights_folder() -> Path:
+    """Where weights lie; asked for at each use, since the environment may change within a process."""
+    return Path(os.environ.get("EDGEKIT_REFERENCE_WEIGHTS", HERE / "weights"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +65,19 @@ class Reference:
         ('--train', 'tools/reference/keywords.py:train_data')
         """
         labels = ("--labels", ",".join(self.labels)) if self.labels else ()
-        return ("--train", self.train, "--test", self.test, "--task", self.task, *labels, *self.options)
+        task = ("--task", self.task) if self.task != "classification" else ()
+        return ("--train", self.train, "--test", self.test, *task, *labels, *self.options)
 
     @property
     def training(self) -> tuple[str, ...]:
         """The words after `python` that train it; none for the user project, which comes with its weights."""
         project = self.model.rpartition(":")[0]
         return () if project == USER_PROJECT else (project, "train", self.name)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its weights are there."""
+        return not self.training or (weights_folder() / f"{self.name}.pt").is_file()
 
 
 def _of(name: str, project: str, family: Family, **more: tuple[str, ...]) -> Reference:
@@ -84,10 +101,10 @@ REFERENCES = {
         _of("csp_silu", IMAGES, "convolutional", labels=CIFAR10, options=_PHOTOS),
         _of("vit_tiny", IMAGES, "attention", labels=CIFAR10, options=_PHOTOS),
         _of("unet", SEGMENTS, "convolutional", options=_PHOTOS),
-        _of("text_encoder", SOURCES, "attention"),
+        _of("text_encoder", SOURCES, "attention", labels=PACKAGES),
         _of("lstm", KEYWORDS, "recurrent", labels=DIGITS),
         _of("gru", KEYWORDS, "recurrent", labels=DIGITS),
         _of("transformer", KEYWORDS, "attention", labels=DIGITS),
     )
 }
-"""By name, cheap to train first within a project."""
+"""By name."""

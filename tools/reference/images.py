@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
+from catalogue import weights_folder
 from networks.convnext import ConvNeXt
 from networks.csp import CSPClassifier
 from networks.mobilenet import MobileNetV2, MobileNetV3
@@ -28,7 +29,7 @@ from networks.vit import ViT
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from training import Recipe, command_line, data_folder, trained, weights_folder
+from training import Recipe, command_line, data_folder, trained
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from catalogue import HERE, weights_folder
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-
-HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +33,6 @@ class Recipe:
 def data_folder() -> Path:
     """Where data sets lie unless the environment names a place: shared/data beside the checkout."""
     return HERE.parents[2] / "shared" / "data"
-
-
-def weights_folder() -> Path:
-    """Where weights lie; asked for at each use, since the environment may change within a process."""
-    return Path(os.environ.get("EDGEKIT_REFERENCE_WEIGHTS", HERE / "weights"))
 
 
 def trained(name: str, project: str, recipes: Mapping[str, Recipe]) -> nn.Module:

@@ -1,0 +1,266 @@
+"""From quick to thorough: the rungs of quantization, climbed only as far as the accuracy asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import QuantizeError
+from edgekit.progress import Progress, silent
+from edgekit.quantize.applying import apply_plan
+from edgekit.quantize.calibration import first_samples
+from edgekit.quantize.graph import load
+from edgekit.quantize.layout import place
+from edgekit.quantize.plan import Quantized, QuantPlan
+from edgekit.quantize.planning import corrected, static_nodes
+from edgekit.quantize.quantize import read_back
+from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.sensitivity import Sensitivities, sensitivities
+from edgekit.spec import Feeds
+from edgekit.store import write_atomic
+
+if TYPE_CHECKING:  # It needs torch, and a ladder that ends early does not.
+    from edgekit.quantize.learning.training import Trainable
+
+SENSITIVITY_SAMPLES = 64
+POST_TRAINING, ROUNDING, MIXED, TRAINING = "post-training", "learned rounding", "mixed precision", "training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """What was tried, and what came of it.
+
+    Args:
+        name: `post-training`, `learned rounding`, `mixed precision` or `training`.
+        drop: of the file on the selection split; None if none was made.
+        gain: by how much it beats the best one before; None for the first.
+        seconds: that it took.
+        kept: whether it is the best so far.
+        note: what it did, or why it made nothing.
+    """
+
+    name: str
+    drop: float | None
+    gain: float | None
+    seconds: float
+    kept: bool
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Climbed:
+    """The best file, and the way to it.
+
+    Args:
+        quantized: the file with its plan.
+        source: the fp32 file that the plan belongs to: the original, or one with learned weights.
+        drop: on the selection split.
+        rungs: in the order in which they were tried.
+        sensitivity: of the layers, where it was measured.
+    """
+
+    quantized: Quantized
+    source: Path
+    drop: float
+    rungs: tuple[Rung, ...]
+    sensitivity: Sensitivities | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {
+            "quantized": self.quantized.to_dict(),
+            "drop": self.drop,
+            "rungs": [rung.to_dict() for rung in self.rungs],
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    source: Path
+    plan: QuantPlan
+    drop: float
+
+
+def climb(
+    first: Quantized,
+    model: Path,
+    calibration: Iterable[Feeds],
+    folder: Path,
+    *,
+    drop: Callable[[Path], float],
+    enough: Callable[[float], bool],
+    train: Callable[[Trainable], Trainable] | None = None,
+    time_s: float = float("inf"),
+    rounding_steps: int = 400,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Climbed:
+    """Better a static int8 file, rung by rung, until its drop is small enough; the best is kept all along.
+
+    1. learned rounding of weights (`edgekit.quantize.learning.rounding`);
+    2. mixed precision: the layers that cost most accuracy for the microseconds they save go to fp32, one, two, four ...
+       of them;
+    3. training with quantized weights and activations, if `train` is given.
+
+    A rung that does not lower the drop is undone; the next one starts from the best so far. Mixed precision costs time
+    on the device, training costs time here: so training goes on from the plan before mixed precision, and whichever
+    ends with the smaller drop is kept.
+
+    Args:
+        first: the file after post-training quantization, which is the lowest rung.
+        model: the fp32 file that it was made of.
+        calibration: batches of inputs; gone through several times.
+        folder: for the files of the rungs; `quantized.onnx` is the best one.
+        drop: scores a file on the selection split: points lost against the fp32 original.
+        enough: whether a drop holds the budget.
+        train: trains what it is given, in the shared loop, and returns it or a trained copy.
+        time_s: seconds; no rung begins after them, and learned rounding takes at most half of what is left.
+        rounding_steps: of learned rounding, for each block.
+        seed: of learned rounding.
+        progress: told all along.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    batches: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
+    way = _Way(first, model, folder, drop=drop, enough=enough, time_s=time_s)
+    measured: list[Sensitivities] = []
+
+    def rounding() -> Tries:
+        options = {"time_s": way.left_s / 2, "steps": rounding_steps, "seed": seed}
+        return _rounded(way.best, batches, folder / "rounded.onnx", options, progress)
+
+    def mixed() -> Tries:
+        measured.append(sensitivities(way.best.source, way.best.plan, few, progress=progress))
+        yield from _mixed(way.best, measured[0])
+
+    few = first_samples(batches, SENSITIVITY_SAMPLES)
+    way.go(ROUNDING, rounding)
+    whole = way.best
+    way.go(MIXED, mixed)
+    if train is not None:
+        way.go(TRAINING, lambda: _trained(whole, train, folder / "trained.onnx"))
+    path, best = folder / "quantized.onnx", way.best
+    if best.plan is first.plan:
+        write_atomic(path, first.path.read_bytes())
+    else:
+        apply_plan(best.source, best.plan, path)
+    return Climbed(
+        quantized=read_back(best.source, best.plan, path, first.spec, few),
+        source=best.source,
+        drop=best.drop,
+        rungs=tuple(way.rungs),
+        sensitivity=measured[0] if measured else None,
+    )
+
+
+Tries = Iterator[tuple[Path, QuantPlan, str]]
+"""Candidates of a rung: the fp32 file, the plan for it, and what was done, in words."""
+
+
+class _Way:
+    """The best so far, and how it came about."""
+
+    def __init__(
+        self,
+        first: Quantized,
+        model: Path,
+        folder: Path,
+        *,
+        drop: Callable[[Path], float],
+        enough: Callable[[float], bool],
+        time_s: float,
+    ) -> None:
+        self.folder, self.drop, self.enough = folder, drop, enough
+        self.end = time.monotonic() + time_s
+        self.best = _Best(model, first.plan, drop(first.path))
+        self.rungs = [Rung(name=POST_TRAINING, drop=self.best.drop, gain=None, seconds=0.0, kept=True)]
+
+    @property
+    def left_s(self) -> float:
+        return self.end - time.monotonic()
+
+    def go(self, name: str, tries: Callable[[], Tries]) -> None:
+        """Try a rung's candidates until one is good enough, unless it is not needed or there is no time."""
+        if self.enough(self.best.drop) or self.left_s <= 0 or self.best.plan.scheme != "static":
+            return
+        since, before = time.monotonic(), self.best.drop
+        lowest, note = None, ""
+        try:
+            for source, plan, what in tries():
+                found = self._scored(source, plan)
+                if lowest is None or found < lowest:
+                    lowest, note = found, what
+                if self.enough(found) or self.left_s <= 0:
+                    break
+        except QuantizeError as error:
+            note = f"not possible: {error.problem}"
+        gain = None if lowest is None else before - lowest
+        kept = self.best.drop < before
+        self.rungs.append(
+            Rung(name=name, drop=lowest, gain=gain, seconds=time.monotonic() - since, kept=kept, note=note)
+        )
+
+    def _scored(self, source: Path, plan: QuantPlan) -> float:
+        path = self.folder / "candidate.onnx"
+        apply_plan(source, plan, path)
+        found = self.drop(path)
+        path.unlink()
+        if found < self.best.drop:
+            self.best = _Best(source, plan, found)
+        return found
+
+
+def _rounded(
+    start: _Best, batches: Iterable[Feeds], source: Path, options: Mapping[str, Any], progress: Progress
+) -> Tries:
+    from edgekit.quantize.learning.rounding import learn_rounding
+
+    plan = learn_rounding(start.source, start.plan, batches, source, **options, progress=progress)
+    yield source, plan, "weights rounded block by block"
+    yield source, corrected(source, plan, batches, progress), "weights rounded block by block, biases corrected"
+
+
+def _trained(start: _Best, train: Callable[[Trainable], Trainable], source: Path) -> Tries:
+    from edgekit.quantize.learning.training import harvest, trainable
+
+    done = train(trainable(start.source, start.plan))
+    yield source, harvest(start.source, start.plan, done, source), "weights, biases and scales trained"
+
+
+def _mixed(start: _Best, measured: Sensitivities) -> Tries:
+    source = load(start.source)
+    rewrite(source)
+    order = [layer.node for layer in measured.worst_first if layer.without < measured.error]
+    asked = {str(node.name) for node in source.graph} - set(start.plan.nodes)
+    counts = [2**power for power in range(len(order).bit_length()) if 2**power < len(order)]
+    for count in [*counts, len(order)] if order else []:
+        kept = order[:count]
+        placement = place(source.graph, start.plan.target, keep_float={*asked, *kept})
+        nodes = placement.nodes & static_nodes(source.graph, start.plan)
+        if not nodes:
+            return
+        reasons = {
+            **placement.reasons,
+            **start.plan.reasons,
+            **dict.fromkeys(kept, "int8 costs too much accuracy here"),
+        }
+        others = set(start.plan.nodes) - static_nodes(source.graph, start.plan)
+        plan = replace(
+            start.plan,
+            nodes=tuple(sorted(nodes | others)),
+            reasons={name: reason for name, reason in reasons.items() if name not in nodes | others},
+        )
+        yield start.source, plan, f"in fp32: {_listed(kept)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
