@@ -2,8 +2,10 @@
 
     python tools/rebuild_artifacts.py                      # all, about 30 minutes on 2 cores
     python tools/rebuild_artifacts.py resnet20-cifar10     # one
+    python tools/rebuild_artifacts.py --python nncf=~/nncf/bin/python --python aimet=~/aimet/bin/python
 
 Needs the data beside the checkout (../shared); the keyword models are trained first if their weights are missing.
+`--python` is that of tools/benchmark_quantizers.py, which says how to make these environments.
 Leave the machine alone while it runs: latencies are measured.
 """
 
@@ -15,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +63,7 @@ RECIPES = {
 }
 
 
-def rebuild(name: str) -> int:
+def rebuild(name: str, pythons: Sequence[str]) -> int:
     """Run one recipe, and put its report, its bundle and the recipe into artifacts/."""
     recipe = RECIPES[name]
     reference = recipe.reference
@@ -79,11 +82,11 @@ def rebuild(name: str) -> int:
     shutil.copy(ROOT / out / "report.json", target / "report.json")
     shutil.copytree(ROOT / report["bundle"], target / Path(report["bundle"]).name)
     (target / "recipe.sh").write_text(f"# From the root of a checkout.\nedgekit {shlex.join(command)}\n")
-    _quantizers(reference, report, target)
+    _quantizers(reference, report, target, pythons)
     return code
 
 
-def _quantizers(reference: Reference, report: dict[str, object], target: Path) -> None:
+def _quantizers(reference: Reference, report: dict[str, object], target: Path, pythons: Sequence[str]) -> None:
     """Our files beside those of other quantizers: the same calibration data, one interleaved run, one selection split.
 
     The test split stays out of it: it is scored once, by the report.
@@ -93,18 +96,26 @@ def _quantizers(reference: Reference, report: dict[str, object], target: Path) -
     also = [text for row in rows[1:] for text in ("--also", f"{row['stage']}={row['file']}")]
     tool = [sys.executable, "tools/benchmark_quantizers.py", rows[0]["file"], *also]
     workload = ["--workload-model", reference.model, *reference.workload]
-    subprocess.run([*tool, *workload, "--json", str(target / "quantizers.json")], cwd=ROOT, check=True)
+    named = [word for python in pythons for word in ("--python", python)]
+    subprocess.run([*tool, *workload, *named, "--json", str(target / "quantizers.json")], cwd=ROOT, check=True)
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all without any")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="the interpreter in whose environment a quantizer is installed, for tools/benchmark_quantizers.py",
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(RECIPES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
-    return max(rebuild(name) for name in arguments.names or RECIPES)
+    return max(rebuild(name, arguments.python) for name in arguments.names or RECIPES)
 
 
 if __name__ == "__main__":

@@ -74,3 +74,14 @@ def test_the_table_in_the_readme_is_that_of_the_report():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_about_quantizers_is_that_of_its_reports():
+    if not (ROOT / "artifacts" / "quantizers").is_dir():
+        pytest.skip("the comparison with other quantizers is not published here: run tools/quantizer_table.py")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "quantizer_table.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in (ROOT / "artifacts" / "quantizers").glob("*.json"):
+        assert not [text for text in strings(json.loads(path.read_text())) if Path(text).is_absolute()], path

@@ -47,6 +47,19 @@ def data():
         return TensorDataset(x, model()(x).argmax(1))
 """
 
+RUNNER = """
+import sys
+sys.path.insert(0, {runners!r})
+from harness import run
+
+def load():
+    def make(job):
+        {body}
+    return make
+
+run(load, "fake", ())
+"""
+
 
 @pytest.fixture(scope="module")
 def tool():
@@ -76,8 +89,16 @@ def model(project, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def workload(project) -> list[str]:
-    return ["--workload-model", f"{project}:model", "--train", f"{project}:data", "--test", f"{project}:data"]
+def workload(project, model) -> list[str]:
+    return [
+        str(model),
+        "--workload-model",
+        f"{project}:model",
+        "--train",
+        f"{project}:data",
+        "--test",
+        f"{project}:data",
+    ]
 
 
 @pytest.fixture
@@ -97,6 +118,33 @@ def product(tmp_path) -> Path:
     return path
 
 
+@pytest.fixture
+def only(tool, monkeypatch):
+    """Let these of the quantizers that fit take part, and no others: each is a process that takes its time."""
+    measuring = sys.modules[tool.benchmark.__module__]
+    fitting = measuring.fitting
+
+    def limit(*names: str) -> None:
+        monkeypatch.setattr(measuring, "fitting", lambda found: [q for q in fitting(found) if q.name in names])
+
+    return limit
+
+
+@pytest.fixture
+def fake(tool, monkeypatch, tmp_path):
+    """Let a quantizer whose `make(job)` is `body` take part, with others of those that fit, and no others."""
+    measuring = sys.modules[tool.benchmark.__module__]
+
+    def make(name: str, body: str, *beside: str) -> None:
+        path = tmp_path / f"run_{name}.py"
+        path.write_text(RUNNER.format(runners=str(TOOL.parent / "quantizer_benchmark" / "runners"), body=body))
+        it = measuring.NNCF.__class__(name=name, made_by=name, how="", runner=path)
+        others = [q for q in measuring.fitting(frozenset()) if q.name in beside]
+        monkeypatch.setattr(measuring, "fitting", lambda _: [it, *others])
+
+    return make
+
+
 def rows_of(path: Path) -> dict[str, dict]:
     return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
 
@@ -111,7 +159,7 @@ def test_the_script_makes_measures_and_tells(model, tmp_path):
     done = subprocess.run([sys.executable, TOOL, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report, rows = json.loads(out.read_text()), rows_of(out)
-    assert list(rows) == ["fp32", *ORT_FILES, "nncf", "edgekit", "copy"]
+    assert list(rows) == ["fp32", *ORT_FILES, "nncf", "aimet", "edgekit", "copy"]
     files = {"fp32": model, "copy": model, **{name: kept / f"{name}.onnx" for name in (*ORT_FILES, "edgekit")}}
     for name, path in files.items():
         row = rows[name]
@@ -122,30 +170,30 @@ def test_the_script_makes_measures_and_tells(model, tmp_path):
     for name in (*ORT_FILES, "edgekit"):
         onnxruntime.InferenceSession(files[name], providers=["CPUExecutionProvider"])
         assert "QuantizeLinear" in operators(files[name])
+        making = rows[name]["making"]
+        assert 0 < making["seconds"] < making["process_seconds"]
+        assert 0 < making["imported_bytes"] <= making["peak_bytes"]
+        assert making["versions"]["onnxruntime"] == onnxruntime.__version__
+        assert rows[name]["steps_apart"] <= 2
+    assert rows["fp32"]["making"] is None
     assert rows["fp32"]["ratio_to_fp32"]["value"] == 1.0
-    others = [name for name in (*ORT_FILES, "nncf") if rows[name]["status"] == "measured"]
+    others = [name for name in (*ORT_FILES, "nncf", "aimet") if rows[name]["status"] == "measured"]
     assert report["best_other"] == max(others, key=lambda name: rows[name]["ratio_to_fp32"]["value"])
     assert rows[report["best_other"]]["ratio_to_best_other"]["value"] == 1.0
     assert f"as fast as {report['best_other']}" in done.stdout
     assert report["data"] == {"kind": "random", "calibration_samples": 64}
     assert "only speed and size mean something" in done.stdout
+    assert report["model"] == {"operators": sorted(operators(model)), "depthwise": False, "residual": False}
     assert report["versions"]["onnxruntime"] == onnxruntime.__version__
     assert report["conditions"] | {"threads": 1, "batch": 1, "time_s": 1.0} == report["conditions"]
     for folder in (tmp_path, model.parent, TOOL.parent):
         assert str(folder) not in out.read_text()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nncf") is not None, reason="nncf is installed")
-def test_a_package_that_is_not_here_is_a_row_that_says_how_to_get_it(tool):
-    measuring = sys.modules[tool.benchmark.__module__]
-    job = measuring.Job(model=Path(), spec=None, calibration=(), target="x86-vnni", progress=None)
-    row = measuring._made(measuring.NNCF, job, Path(), None)
-    assert (row.status, "pip install nncf" in row.reason) == ("not installed", True)
-
-
-def test_with_a_workload_the_metric_is_there_and_a_file_of_ours_stands_once(tool, model, workload, tmp_path, capsys):
+def test_with_a_workload_the_metric_is_there_and_a_file_of_ours_stands_once(tool, only, workload, tmp_path, capsys):
     first, second, kept = tmp_path / "first.json", tmp_path / "second.json", tmp_path / "kept"
-    common = [str(model), *workload, "--time", "0.3"]
+    common = [*workload, "--time", "0.3"]
+    only(*ORT_FILES, "edgekit")
     assert tool.main([*common, "--keep", str(kept), "--json", str(first)]) == 0
     report, rows = json.loads(first.read_text()), rows_of(first)
     assert report["data"]["metric"] == "top-1 accuracy"
@@ -154,28 +202,73 @@ def test_with_a_workload_the_metric_is_there_and_a_file_of_ours_stands_once(tool
     for name in (*ORT_FILES, "edgekit"):
         assert rows[name]["drop"]["value"] == pytest.approx(100 - rows[name]["metric"]["value"])
         assert rows[name]["metric"]["n"] == 64
+    others = {name: rows[name]["metric"]["value"] for name in ORT_FILES}
+    best = rows[report["most_accurate_other"]]
+    assert best["metric"]["value"] == max(others.values())
+    behind = best["metric"]["value"] - rows["edgekit"]["metric"]["value"]
+    assert rows["edgekit"]["drop_to_most_accurate_other"]["value"] == pytest.approx(behind)
     assert "| drop [95 %] |" in capsys.readouterr().out
+    only("ort-defaults", "edgekit")
     assert tool.main([*common, "--also", f"int8={kept / 'edgekit.onnx'}", "--json", str(second)]) == 0
-    assert list(rows_of(second)) == ["fp32", *ORT_FILES, "nncf", "int8"]
+    assert list(rows_of(second)) == ["fp32", "ort-defaults", "int8"]
     assert "edgekit's own file of fp32 is int8, byte for byte" in capsys.readouterr().out
 
 
-def test_a_quantizer_that_fails_is_a_row_and_the_others_go_on(tool, model, tmp_path, monkeypatch, capsys):
-    def fails(*_, **__):
-        raise RuntimeError("/home/someone/model.onnx: no such luck")
-
-    monkeypatch.setattr(onnxruntime.quantization, "quantize_static", fails)
+def test_a_quantizer_that_fails_is_a_row_and_the_others_go_on(tool, fake, model, tmp_path, capsys):
+    fake("fake", "raise RuntimeError('/home/someone/model.onnx: no such luck')", "edgekit")
     assert tool.main([str(model), "--time", "0.3", "--json", str(tmp_path / "out.json")]) == 0
     rows = rows_of(tmp_path / "out.json")
-    for name in ORT_FILES:
-        assert (rows[name]["status"], rows[name]["reason"]) == ("failed", "RuntimeError: model.onnx: no such luck")
+    assert (rows["fake"]["status"], rows["fake"]["reason"]) == ("failed", "RuntimeError: model.onnx: no such luck")
+    assert rows["edgekit"]["status"] == "measured"
     assert rows["edgekit"]["ratio_to_best_other"] is None
     out = capsys.readouterr().out
-    assert "ort-u8s8: failed: RuntimeError: model.onnx: no such luck" in out
+    assert "fake: failed: RuntimeError: model.onnx: no such luck" in out
     assert "there is nothing to compare with" in out
 
 
-def test_a_network_without_convolutions_is_quantized_dynamically_too(tool, product, tmp_path):
+def test_a_report_of_the_same_files_is_taken_as_it_is(tool, fake, model, tmp_path):
+    fake("edgekit", "job.path.write_bytes(job.model.read_bytes()); return ''")
+    out = tmp_path / "out.json"
+    words = [str(model), "--time", "0.1", "--json", str(out), "--resume"]
+    assert tool.main(words) == 0
+    first = json.loads(out.read_text())
+    assert tool.main(words) == 0
+    assert json.loads(out.read_text()) == first
+    # Under other conditions, or without an int8 file of the same bytes, it is no longer this run's report.
+    for change in ({"conditions": first["conditions"] | {"threads": 3}}, {"rows": first["rows"][:1]}):
+        out.write_text(json.dumps(first | change))
+        assert tool.main(words) == 0
+        again = json.loads(out.read_text())
+        assert again["rows"][0]["latency"] != first["rows"][0]["latency"]
+        assert (again["conditions"], len(again["rows"])) == (first["conditions"], 2)
+
+
+@pytest.mark.parametrize(
+    ("groups", "shortcut", "found"),
+    [(8, True, (True, True)), (2, False, (False, False)), (1, True, (False, True))],
+)
+def test_what_is_asked_depends_on_the_structure(tool, groups, shortcut, found, tmp_path):
+    value, weight = onnx.helper.make_tensor_value_info, np.zeros((8, 8 // groups, 3, 3), np.float32)
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=groups, pads=[1, 1, 1, 1])]
+    nodes.append(onnx.helper.make_node("Relu", ["y"], ["z"]))
+    # A constant that is added is no shortcut.
+    nodes.append(onnx.helper.make_node("Add", ["z", "y" if shortcut else "b"], ["out"]))
+    shape = ["batch", 8, 4, 4]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "net",
+        [value("x", onnx.TensorProto.FLOAT, shape)],
+        [value("out", onnx.TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(np.ones(1, np.float32), "b")],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "net.onnx")
+    structure = sys.modules[tool.benchmark.__module__].structure_of(tmp_path / "net.onnx")
+    assert (structure.depthwise, structure.residual) == found
+    assert structure.operators == {"Conv", "Relu", "Add"}
+
+
+def test_a_network_without_convolutions_is_quantized_dynamically_too(tool, only, product, tmp_path):
+    only("ort-dynamic", "edgekit")
     np.savez(tmp_path / "inputs.npz", x=np.random.default_rng(0).standard_normal((40, 64)), labels=np.zeros(40))
     words = [str(product), "--data", str(tmp_path / "inputs.npz"), "--batch", "2", "--time", "0.3"]
     assert tool.main([*words, "--keep", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
@@ -216,6 +309,10 @@ def test_files_and_data_at_fault_are_clear_errors(tool, model, product, tmp_path
         (["--workload-model", "net.py:model"], "needs --train and --test"),
         (["--workload-model", "net.py:model", "--data", "x.npz"], "one or the other"),
         (["--threads", "0"], "no positive integer"),
+        (["--python", "nncf"], "not of the form NAME=FILE"),
+        (["--python", "edgekit=python"], "is none of nncf, aimet"),
+        (["--python", "aimet=nowhere/python"], "no interpreter nowhere/python"),
+        (["--resume"], "only with --json"),
         (["--seed", "-1"], "from 0 up"),
     ],
 )
@@ -228,5 +325,5 @@ def test_a_wrong_command_line_says_what_is_wrong(tool, words, said, capsys):
 
 def test_help_teaches():
     done = subprocess.run([sys.executable, TOOL, "--help"], capture_output=True, text=True, check=True)
-    for text in ("ort-u8s8", "--also NAME=FILE", "--workload-model", "Exit codes"):
+    for text in ("ort-u8s8", "--also NAME=FILE", "--workload-model", "--python NAME=PYTHON", "Exit codes"):
         assert text in done.stdout

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 
 from edgekit.errors import EdgekitError
 
 
+class NoFile(Exception):  # noqa: N818 - it is a row of the table, and no fault of this program
+    """A quantizer made no file that runs.
+
+    Args:
+        status: `failed` or `not installed`.
+        reason: what it said, or what to do.
+    """
+
+    def __init__(self, status: str, reason: str) -> None:
+        self.status, self.reason = status, reason
+        super().__init__(f"{status}: {reason}")
+
+
 def said(error: Exception) -> str:
-    """An error in one line, without the machine's folders: it goes into files that are published."""
-    text = error.problem if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}"
-    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    """An error in one line; see `one_line`."""
+    return one_line(error.problem if isinstance(error, EdgekitError) else f"{type(error).__name__}: {error}")
+
+
+def one_line(text: str) -> str:
+    """The first line of a text, without the machine's folders: it goes into files that are published.
+
+    >>> one_line("RuntimeError: /home/someone/model.onnx: no such luck")
+    'RuntimeError: model.onnx: no such luck'
+    """
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no reason was given")
     return re.sub(r"(?<![\w.])/(?:[^\s/'\":]+/)+", "", line)[:300]
-
-
-@contextmanager
-def aside() -> Iterator[None]:
-    """Other tools print to stderr, log and warn nowhere: stdout holds the table, and advice is for their callers."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -15,7 +15,7 @@ from edgekit.errors import EdgekitError
 from edgekit.spec import Feeds, IOSpec
 
 if TYPE_CHECKING:  # It needs torch, and --help need not wait for it.
-    from edgekit.workload import Workload
+    from edgekit.workload import Workload, WorkloadConfig
 
 RANDOM_SAMPLES, CALIBRATION_BATCH = 64, 32
 WORKLOAD = {
@@ -29,6 +29,25 @@ WORKLOAD = {
     "std": "standard deviation of each channel",
 }
 """Options of a workload that are handed on as they are."""
+
+
+def add_workload(parser: argparse._ActionsContainer) -> None:
+    """Give a command line the options of a workload."""
+    parser.add_argument("--workload-model", metavar="MODEL", help="path/to/file.py:function that returns the nn.Module")
+    for name, text in WORKLOAD.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text)
+
+
+def workload_config(options: argparse.Namespace) -> WorkloadConfig:
+    """The workload that the options name.
+
+    Raises:
+        EdgekitError: an entry cannot be taken as given.
+    """
+    from edgekit.cli import options as shared
+
+    given = {name: getattr(options, name) for name in WORKLOAD if getattr(options, name) is not None}
+    return shared.workload_config(model=options.workload_model, seed=options.seed, **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +82,11 @@ def inputs_for(options: argparse.Namespace, spec: IOSpec) -> Data:
 
 def _from_workload(options: argparse.Namespace, spec: IOSpec) -> Data:
     """Calibration, selection split and metric of the user's project: the same samples that `edgekit compress` takes."""
-    from edgekit.cli.options import workload_config
     from edgekit.validate import feeds_of, first_feeds
     from edgekit.validate.feeds import fixed_batch
     from edgekit.workload import load_workload, loader, size_of
 
-    given = {name: getattr(options, name) for name in WORKLOAD if getattr(options, name) is not None}
-    workload = load_workload(workload_config(model=options.workload_model, seed=options.seed, **given))
+    workload = load_workload(workload_config(options))
     splits, fixed = workload.splits, fixed_batch(spec)
     batches = loader(splits.calibration, fixed or CALIBRATION_BATCH, model=workload.model(), seed=splits.seed)
     return Data(

@@ -3,60 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantizer_benchmark.faults import aside, said
 from quantizer_benchmark.inputs import inputs_for
-from quantizer_benchmark.quantizers import DYNAMIC, EDGEKIT, NNCF, OWN, STATIC, Job, Quantizer, fitting
+from quantizer_benchmark.making import Candidate, Judge, Missing, given, made
+from quantizer_benchmark.processes import job_for
+from quantizer_benchmark.quantizers import AIMET, DYNAMIC, NNCF, OWN, STATIC, fitting
 
 from edgekit.errors import EdgekitError
-from edgekit.progress import Progress, Step
-from edgekit.spec import Feeds, IOSpec
+from edgekit.progress import Progress
 
 if TYPE_CHECKING:  # They need torch, and --help need not wait for it.
-    from edgekit.validate import Score, Timing
+    from edgekit.validate import Timing
     from edgekit.workload import Workload
 
-FP32, GIVEN = "fp32", "given"
-NAMES = (FP32, *(each.name for each in (*STATIC, DYNAMIC, NNCF, OWN)))
+FORMAT, VERSION = "edgekit-quantizers", "1.1"
+FP32 = "fp32"
+NAMES = (FP32, *(each.name for each in (*STATIC, DYNAMIC, NNCF, AIMET, OWN)))
 """Names of rows that --also cannot take."""
 
-
-TOOLS = ("edgekit", "onnxruntime", "onnxruntime-gpu", "nncf", "onnx", "numpy", "torch")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A file that runs, with its score where there is a metric."""
-
-    name: str
-    made_by: str
-    how: str
-    path: Path
-    score: Score | None
-    note: str = ""
+TOOLS = ("edgekit", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """A quantizer that made no file that runs, and why."""
+class Structure:
+    """What a network is made of, as far as it decides what is asked of a quantizer.
 
-    name: str
-    made_by: str
-    how: str
-    status: str
-    reason: str
+    Args:
+        operators: of its fp32 graph.
+        depthwise: whether it has convolutions of one channel each.
+        residual: whether computed values are added to each other.
+    """
+
+    operators: frozenset[str]
+    depthwise: bool
+    residual: bool
 
 
 def benchmark(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Make the files, measure them all, and return the report.
+
+    With `options.resume`, the report that lies at `options.json` is returned as it is, where it is of the same fp32
+    file and conditions and edgekit still makes the same int8 file.
 
     Raises:
         EdgekitError: a file or the data cannot be taken as given.
@@ -72,30 +67,38 @@ def benchmark(options: argparse.Namespace, progress: Progress) -> dict[str, Any]
     if not spec.inputs:
         raise EdgekitError("no inputs", where=str(options.model), rule="what `edgekit export` writes")
     data = inputs_for(options, spec)
+    structure = structure_of(options.model)
+    conditions = {
+        "provider": "cpu",
+        "threads": options.threads,
+        "batch": len(next(iter(data.timed.values()))),
+        "time_s": time_s,
+        "seed": options.seed,
+        "target": options.device,
+        "interleaved": True,
+    }
+    pythons: Mapping[str, Path] = dict(options.python)
+    judge = Judge(spec=spec, data=data, threads=options.threads, seed=options.seed, progress=progress)
 
-    def judge(path: Path) -> Score | None:
-        _run_once(path, data.timed, options.threads)
-        return _score(path, data.workload, spec, options, progress)
-
-    with _folder(options.keep) as folder:
-        baseline = _given(FP32, options.model, judge)
-        also = [_given(name, path, judge) for name, path in options.also]
-        job = Job(
-            model=options.model, spec=spec, calibration=data.calibration, target=options.device, progress=progress
-        )
-        made = [_made(quantizer, job, folder, judge) for quantizer in fitting(options.model)]
-        notes = []
-        if isinstance(made[-1], Candidate):
-            digest = file_sha256(made[-1].path)
+    with _folder(options.keep) as folder, job_for(options.model, spec, data.calibration, options.device) as job:
+        *others, own = fitting(structure.operators)
+        ours = made(own, job, folder / f"{own.name}.onnx", None, judge)
+        before = _before(options, conditions, ours, pythons)
+        if before is not None:
+            return before
+        baseline = given(FP32, options.model, judge)
+        also = [given(name, path, judge) for name, path in options.also]
+        theirs = [made(each, job, folder / f"{each.name}.onnx", pythons.get(each.name), judge) for each in others]
+        notes, same = [], None
+        if isinstance(ours, Candidate):
+            digest = file_sha256(ours.path)
             same = next((each.name for each in also if file_sha256(each.path) == digest), None)
-            if same is not None:
-                notes.append(f"edgekit's own file of {FP32} is {same}, byte for byte")
-                made.pop()
-        rows = [baseline, *made, *also]
-        files = {row.name: row.path for row in rows if isinstance(row, Candidate)}
+        if same is not None:
+            notes.append(f"edgekit's own file of {FP32} is {same}, byte for byte")
+        rows = [baseline, *theirs, *([ours] if same is None else []), *also]
         environment = describe()
         timings = latency_table(
-            files,
+            {row.name: row.path for row in rows if isinstance(row, Candidate)},
             data.timed,
             baseline=FP32,
             threads=options.threads,
@@ -103,32 +106,69 @@ def benchmark(options: argparse.Namespace, progress: Progress) -> dict[str, Any]
             seed=options.seed,
             progress=progress,
         )
-        best = max(
-            (row.name for row in made if isinstance(row, Candidate) and row.made_by != EDGEKIT),
-            key=lambda name: timings[name].ratio.value,
-            default=None,
-        )
-        shown = [_row(row, timings, best) | _drop(row, baseline, data.workload, options.seed) for row in rows]
+        rivals = [row for row in theirs if isinstance(row, Candidate)]
+        fastest = max(rivals, key=lambda row: timings[row.name].ratio.value, default=None)
+        sharpest = _most_accurate(rivals, data.workload)
+        shown = [
+            _row(row, timings, fastest) | _metric(row, baseline, sharpest, data.workload, options.seed) for row in rows
+        ]
     return {
-        "format": "edgekit-quantizers",
-        "version": "1.0",
+        "format": FORMAT,
+        "version": VERSION,
         "units": _units(data.workload),
-        "conditions": {
-            "provider": "cpu",
-            "threads": options.threads,
-            "batch": len(next(iter(data.timed.values()))),
-            "time_s": time_s,
-            "seed": options.seed,
-            "interleaved": True,
-        },
+        "conditions": conditions,
         "data": dict(data.about),
+        "model": {
+            "operators": sorted(structure.operators),
+            "depthwise": structure.depthwise,
+            "residual": structure.residual,
+        },
         "baseline": FP32,
-        "best_other": best,
+        "best_other": None if fastest is None else fastest.name,
+        "most_accurate_other": None if sharpest is None else sharpest.name,
         "rows": shown,
         "notes": notes,
         "versions": _versions(),
         "environment": environment,
     }
+
+
+def structure_of(model: Path) -> Structure:
+    """Read it off the fp32 file."""
+    import onnx_ir as ir
+
+    nodes = list(ir.load(model).graph)
+    grouped = [node for node in nodes if node.op_type == "Conv" and node.attributes.get_int("group", 1) > 1]
+    weights = [node.inputs[1] for node in grouped]
+    # A depthwise weight is [channels, 1, ...]: one input channel for each group.
+    depthwise = any(weight is not None and weight.shape is not None and weight.shape[1] == 1 for weight in weights)
+    computed = {id(value) for node in nodes for value in node.outputs}
+    residual = any(node.op_type == "Add" and all(id(value) in computed for value in node.inputs) for node in nodes)
+    return Structure(operators=frozenset(node.op_type for node in nodes), depthwise=depthwise, residual=residual)
+
+
+def _before(
+    options: argparse.Namespace, conditions: Mapping[str, Any], ours: Candidate | Missing, pythons: Mapping[str, Path]
+) -> dict[str, Any] | None:
+    """The report of an earlier run, where nothing has changed that `options.resume` looks at."""
+    from edgekit.store import file_sha256
+
+    if not (options.resume and options.json is not None and options.json.is_file()):
+        return None
+    try:
+        report: dict[str, Any] = json.loads(options.json.read_text())
+        rows = {row["name"]: row for row in report["rows"]}
+        same = (
+            report["version"] == VERSION
+            and report["conditions"] == conditions
+            and rows[FP32]["sha256"] == file_sha256(options.model)
+            and isinstance(ours, Candidate)
+            and rows[ours.name]["sha256"] == file_sha256(ours.path)
+            and not any(rows[name]["status"] == "not installed" for name in pythons)
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+    return report if same else None
 
 
 @contextmanager
@@ -145,64 +185,17 @@ def _folder(kept: Path | None) -> Iterator[Path]:
     yield kept
 
 
-def _given(name: str, path: Path, judge: Callable[[Path], Score | None]) -> Candidate:
-    try:
-        return Candidate(name=name, made_by=GIVEN, how="", path=path, score=judge(path))
-    except EdgekitError:
-        raise
-    except Exception as error:
-        raise EdgekitError(
-            f"ONNX Runtime does not run it: {said(error)}",
-            where=str(path),
-            rule="an ONNX file that takes the inputs of the fp32 file",
-            way_out="try `edgekit bench` on it alone",
-        ) from error
-
-
-def _made(quantizer: Quantizer, job: Job, folder: Path, judge: Callable[[Path], Score | None]) -> Candidate | Missing:
-    """Make the file and try it; whatever goes wrong is the quantizer's row, and the others go on."""
-    path = folder / f"{quantizer.name}.onnx"
-    about = {"name": quantizer.name, "made_by": quantizer.made_by, "how": quantizer.how}
-    if importlib.util.find_spec(quantizer.made_by) is None:
-        return Missing(**about, status="not installed", reason=quantizer.install)
-    job.progress(Step(f"making {quantizer.name}", 0, 1))
-    try:
-        with aside():
-            note = quantizer.make(job, path)
-            score = judge(path)
-    except Exception as error:  # noqa: BLE001 - other people's quantizers raise anything
-        return Missing(**about, status="failed", reason=said(error))
-    job.progress(Step(f"making {quantizer.name}", 1, 1))
-    return Candidate(**about, path=path, score=score, note=note)
-
-
-def _run_once(path: Path, feeds: Feeds, threads: int) -> None:
-    from edgekit.device.session import open_session, runtime
-
-    options = runtime().RunOptions()
-    options.log_severity_level = 4  # What fails is raised; it need not be printed, too.
-    open_session(path, threads=threads).run(None, dict(feeds), options)
-
-
-def _score(
-    path: Path, workload: Workload | None, spec: IOSpec, options: argparse.Namespace, progress: Progress
-) -> Score | None:
+def _most_accurate(rivals: Sequence[Candidate], workload: Workload | None) -> Candidate | None:
+    """The file of another quantizer with the best metric."""
     if workload is None:
         return None
-    from edgekit.validate import score
-
-    return score(
-        path,
-        workload.splits.selection,
-        workload.task,
-        spec=spec,
-        threads=options.threads,
-        seed=options.seed,
-        progress=progress,
-    )
+    sign = 1 if workload.task.higher_is_better else -1
+    scored = {row.name: row.judgement.score for row in rivals}
+    values = {name: sign * score.metric.value for name, score in scored.items() if score is not None}
+    return max((row for row in rivals if row.name in values), key=lambda row: values[row.name], default=None)
 
 
-def _row(row: Candidate | Missing, timings: Mapping[str, Timing], best: str | None) -> dict[str, Any]:
+def _row(row: Candidate | Missing, timings: Mapping[str, Timing], fastest: Candidate | None) -> dict[str, Any]:
     """What is known of a file without the metric, JSON-ready; its name, and no folder of this machine."""
     from edgekit.store import file_sha256
 
@@ -210,11 +203,11 @@ def _row(row: Candidate | Missing, timings: Mapping[str, Timing], best: str | No
     if isinstance(row, Missing):
         return {**about, "status": row.status, "reason": row.reason}
     timing = timings[row.name]
-    other = None if best is None else timings[best].latency
+    other = None if fastest is None else timings[fastest.name].latency
     return {
         **about,
         "status": "measured",
-        "note": row.note,
+        "note": "" if row.process is None else row.process.note,
         "file": row.path.name,
         "sha256": file_sha256(row.path),
         "size_bytes": row.path.stat().st_size,
@@ -223,17 +216,25 @@ def _row(row: Candidate | Missing, timings: Mapping[str, Timing], best: str | No
         "verdict": timing.verdict,
         "ratio_to_best_other": None if other is None else timing.latency.ratio_to(other).to_dict(),
         "verdict_to_best_other": None if other is None else timing.latency.verdict(other),
+        "steps_apart": row.judgement.steps,
+        "steps_unknown": row.judgement.unjudged,
+        "making": None if row.process is None else row.process.to_dict(),
     }
 
 
-def _drop(row: Candidate | Missing, baseline: Candidate, workload: Workload | None, seed: int) -> dict[str, Any]:
-    """The metric, and the drop paired with the fp32 file; empty where there is none."""
+def _metric(
+    row: Candidate | Missing, baseline: Candidate, sharpest: Candidate | None, workload: Workload | None, seed: int
+) -> dict[str, Any]:
+    """The metric, and the drops paired with the fp32 file and the most accurate other; empty where there is none."""
     from edgekit.validate import compare
 
-    if workload is None or isinstance(row, Missing) or row.score is None or baseline.score is None:
+    reference = baseline.judgement.score
+    if workload is None or isinstance(row, Missing) or row.judgement.score is None or reference is None:
         return {}
-    found = compare(row.score, baseline.score, workload.task, seed=seed)
-    return {"metric": row.score.metric.to_dict(), **found.to_dict()}
+    found = compare(row.judgement.score, reference, workload.task, seed=seed)
+    rival = None if sharpest is None else sharpest.judgement.score
+    behind = None if rival is None else compare(row.judgement.score, rival, workload.task, seed=seed).drop.to_dict()
+    return {"metric": row.judgement.score.metric.to_dict(), **found.to_dict(), "drop_to_most_accurate_other": behind}
 
 
 def _units(workload: Workload | None) -> dict[str, str]:
@@ -243,10 +244,17 @@ def _units(workload: Workload | None) -> dict[str, str]:
         "ratio_to_best_other": "times as fast as the fastest file of another quantizer, likewise",
         "size_bytes": "bytes",
         "intervals": "95 %, bootstrap",
+        "steps_apart": "quantization steps between a kernel and what the file says, at most, on one calibration batch",
+        "making": "seconds from the tool imported to the file written; bytes resident; in a process of its own",
     }
     if workload is not None:
         unit = workload.task.unit
-        units |= {"metric": unit, "drop": f"{unit}, below the fp32 file on the same samples", "agreement": "percent"}
+        units |= {
+            "metric": unit,
+            "drop": f"{unit}, below the fp32 file on the same samples",
+            "drop_to_most_accurate_other": f"{unit}, below the most accurate file of another quantizer, likewise",
+            "agreement": "percent",
+        }
     return units
 
 

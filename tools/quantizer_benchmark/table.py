@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from quantizer_benchmark.measuring import FP32, GIVEN
+from quantizer_benchmark.making import GIVEN
+from quantizer_benchmark.measuring import FP32
 from quantizer_benchmark.quantizers import EDGEKIT
 
 
@@ -15,11 +16,11 @@ def table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, .
     from edgekit.units import format_bytes, format_latency
 
     metric = report["data"].get("metric")
-    headers = ("file", "p50", f"vs {FP32} [95 %]", "verdict", "size")
+    headers = ("file", "p50", f"vs {FP32} [95 %]", "verdict", "size", "made in", "peak memory", "steps apart")
     rows = []
     for row in report["rows"]:
         if row["status"] != "measured":
-            rows.append((row["name"], "–", "–", row["status"], "–", *(("–", "–") if metric else ())))
+            rows.append((row["name"], "–", "–", row["status"], "–", "–", "–", "–", *(("–", "–") if metric else ())))
             continue
         scored = (interval(row["metric"], 2), interval(row["drop"], 2)) if metric else ()
         rows.append(
@@ -29,10 +30,25 @@ def table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, .
                 interval(row["ratio_to_fp32"], 3, "×"),
                 "baseline" if row["name"] == FP32 else row["verdict"],
                 format_bytes(row["size_bytes"]),
+                *effort(row),
                 *scored,
             )
         )
     return (*headers, *((f"{metric} [95 %]", "drop [95 %]") if metric else ())), rows
+
+
+def effort(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """How long a file took to make, the memory that took, and how far kernels are from what it says."""
+    from edgekit.units import format_bytes, format_duration
+
+    making, steps = row["making"], row["steps_apart"]
+    if making is None:
+        took = ("–", "–")
+    else:
+        seconds = making["seconds"]
+        duration = format_duration(seconds) if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
+        took = (duration, format_bytes(making["peak_bytes"]))
+    return *took, "–" if steps is None else str(steps)
 
 
 def remarks(report: Mapping[str, Any]) -> Iterator[str]:
@@ -42,8 +58,9 @@ def remarks(report: Mapping[str, Any]) -> Iterator[str]:
     for row in report["rows"]:
         if row["status"] != "measured":
             yield f"{row['name']}: {row['status']}: {row['reason']}"
-        elif row["note"]:
-            yield f"{row['name']}: {row['note']}"
+        for text in (row.get("note"), row.get("steps_unknown")):
+            if text:
+                yield f"{row['name']}: {text}"
     yield from report["notes"]
     data, conditions = report["data"], report["conditions"]
     if data["kind"] == "random":

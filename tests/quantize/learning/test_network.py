@@ -14,7 +14,7 @@ from edgekit.quantize.equalization import equalize
 from edgekit.quantize.graph import load
 from edgekit.quantize.learning.network import Network
 from edgekit.quantize.learning.simulation import Simulation
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite_again
 
 
 class Various(nn.Module):
@@ -72,7 +72,7 @@ def test_a_simulated_plan_is_what_its_file_computes(resnet, int8, draw, kind, tm
     plan = int8(resnet, bias_correction=False, target=target).plan
     if shifted:
         model = load(resnet.path)
-        rewrite(model)
+        rewrite_again(model, ())
         widths = {str(n.name): n.outputs[0].shape[1] for n in model.graph if n.op_type in ("Conv", "Gemm")}
         rng = np.random.default_rng(0)
         plan = replace(
@@ -81,7 +81,7 @@ def test_a_simulated_plan_is_what_its_file_computes(resnet, int8, draw, kind, tm
     path = tmp_path / "int8.onnx"
     apply_plan(resnet.path, plan, path)
     model = load(resnet.path)
-    rewrite(model)
+    rewrite_again(model, ())
     equalize(model.graph, plan.equalized)
     (feeds,) = draw(resnet, seed=5, batches=1)
     (have,) = torch_outputs(Simulation(model.graph, plan), feeds)

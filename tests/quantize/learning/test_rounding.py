@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from edgekit.quantize import apply_plan
 from edgekit.quantize.graph import constant, load
 from edgekit.quantize.learning.rounding import learn_rounding
-from edgekit.quantize.rewrites import rewrite
+from edgekit.quantize.rewrites import rewrite_again
 from edgekit.quantize.weights import mse_scales, output_axis
 
 FEW = 7
@@ -22,7 +22,7 @@ def coarse(resnet, int8):
     """A plan with 4-bit weights."""
     plan = int8(resnet, bias_correction=False, equalization=False).plan
     model = load(resnet.path)
-    rewrite(model)
+    rewrite_again(model, ())
     scales = {
         str(node.name): tuple(mse_scales(constant(node.inputs[1]), output_axis(node), FEW).tolist())
         for node in model.graph
@@ -85,5 +85,5 @@ def test_the_same_call_learns_the_same(resnet, coarse, draw, tmp_path):
 
 def _rewritten(exported):
     model = load(exported.path)
-    rewrite(model)
+    rewrite_again(model, ())
     return model.graph
