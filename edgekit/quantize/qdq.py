@@ -23,7 +23,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
         elif node.op_type in ELEMENTWISE and not placement.inputs_only:
-            _quantize_number(graph, node, plan.activations[str(activations_of(node)[0].name)].dtype)
+            _quantize_number(graph, node, plan)
     everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
@@ -37,8 +37,37 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
                 initializer(graph, f"{name}.zero_point", np.array(scale.zero_point, scale.dtype)),
             )
         exact = {id(node) for node in int8 if (node.name, name) in placement.exact}
-        _quantize_value(graph, values[name], shared[scale], readers - exact, everywhere=name in everywhere)
+        entering = name not in everywhere and not placement.inputs_only
+        value = _channels_last(graph, values[name], readers - exact) if entering else values[name]
+        _quantize_value(graph, value, shared[scale], readers - exact, everywhere=name in everywhere)
     drop_unused_initializers(graph)
+
+
+def _channels_last(graph: ir.Graph, value: ir.Value, readers: set[int]) -> ir.Value:
+    """The value that int8 kernels read in place of an fp32 one; the same numbers, brought to channels last on the way.
+
+    Int8 convolutions keep channels last. Where images come in channels first and are added to what such a convolution
+    made of them, ONNX Runtime goes on adding channels first, with two transposes for each residual block up to the
+    next stride (3 % of a ResNet-56). Here it meets a transpose that it can cancel; the Reshape to the same shape keeps
+    it from cancelling the one before.
+    """
+    maker = value.producer()
+    uses = [use for use in value.uses() if id(use.node) in readers]
+    kinds = {use.node.op_type for use in uses}
+    if maker is None or value.shape is None or len(value.shape) != 4 or "Conv" not in kinds or not kinds & ELEMENTWISE:
+        return value
+    shape = initializer(graph, f"{value.name}.shape", np.zeros(4, np.int64))
+    last = ir.node("Transpose", [value], {"perm": [0, 2, 3, 1]}, name=f"{value.name}_last")
+    same = ir.node("Reshape", [last.outputs[0], shape], name=f"{value.name}_same")
+    first = ir.node("Transpose", [same.outputs[0]], {"perm": [0, 3, 1, 2]}, name=f"{value.name}_first")
+    made = [last, same, first]
+    for node in made:
+        node.outputs[0].name = f"{node.name}_out"
+    first.outputs[0].type, first.outputs[0].shape = value.type, value.shape
+    graph.insert_after(maker, made)
+    for use in uses:
+        use.node.replace_input_with(use.idx, first.outputs[0])
+    return first.outputs[0]
 
 
 def _quantize_value(
@@ -92,12 +121,13 @@ class _Constants:
         return dequantize.outputs[0]
 
 
-def _quantize_number(graph: ir.Graph, node: ir.Node, dtype: str) -> None:
+def _quantize_number(graph: ir.Graph, node: ir.Node, plan: QuantPlan) -> None:
     """Give an addition or multiplication its one constant number as an 8-bit integer, which holds it exactly."""
     for index, value in enumerate(node.inputs):
         number = constant(value)
         if number is None:
             continue
+        dtype = plan.activations[str(activations_of(node)[0].name)].dtype
         limits, negative = np.iinfo(dtype), bool(number.item() < 0)
         zero, largest = (limits.max, limits.min) if negative else (limits.min, limits.max)
         step = abs(number.item()) / (limits.max - limits.min) or 1.0

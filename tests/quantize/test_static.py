@@ -286,3 +286,32 @@ def test_a_plan_for_another_file_is_refused(resnet, int8, fp32, tmp_path):
         QuantPlan.from_dict({"version": 7})
     with pytest.raises(QuantizeError, match="KeyError"):
         QuantPlan.from_dict({"version": 2})
+
+
+class Stage(nn.Module):
+    """Residual blocks of one width: the first one adds to what the stem gives."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1)
+        self.blocks = nn.ModuleList(nn.Conv2d(16, 16, 3, 1, 1) for _ in range(blocks))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        for block in self.blocks:
+            x = F.relu(x + block(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_residual_blocks_behind_the_stem_keep_one_layout(fp32, int8, kernels):
+    counts = []
+    for blocks in (1, 4):
+        done = int8(fp32(Stage(blocks), 3, 12, 12))
+        found = kernels(done.path)
+        assert (found["QLinearConv"], found["QLinearAdd"]) == (blocks, blocks)
+        assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 0)
+        assert done.sqnr_db > 30
+        counts.append(found["Transpose"])
+    # However many blocks there are: one on the way in, and one that turns the pooled channels.
+    assert counts[0] == counts[1] <= 2
