@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from edgekit.cli import bundles, compressing, machine, proof, stages
+from edgekit.cli import bundles, compressing, machine, proof, quantizing, stages
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(stages.prune),
         takes_workload(stages.distill),
         takes_workload(stages.export),
-        takes_workload(stages.quantize),
+        takes_workload(quantizing.quantize),
     ),
     "The proof": (takes_workload(proof.validate), proof.bench),
     "Bundles and devices": (

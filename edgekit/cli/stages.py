@@ -1,4 +1,4 @@
-"""`edgekit prune`, `distill`, `export` and `quantize`: one stage at a time, from what the last one wrote."""
+"""`edgekit prune`, `distill` and `export`: one stage at a time, from what the last one wrote."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import typer
 from torch import nn
 
 from edgekit.cli import show
-from edgekit.cli.onnx_files import shared_spec
-from edgekit.cli.options import HOW, AsJson, Importance, Ranges
-from edgekit.errors import EdgekitError
+from edgekit.cli.options import HOW, AsJson, Importance
 from edgekit.store import write_json, writing
-from edgekit.units import format_bytes, format_count, format_latency, parse_duration_s
+from edgekit.units import format_bytes, format_count, parse_duration_s
 from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
 
 if TYPE_CHECKING:
-    from edgekit.quantize import Quantized
-    from edgekit.quantize.targets import Target
+    pass
 
 Pruned = Annotated[
     Path | None,
@@ -191,136 +188,6 @@ def export(
     )
     for why in done.refused:
         show.out.print(f"refused before: {why}", markup=False)
-
-
-def quantize(
-    config: WorkloadConfig,
-    file: Annotated[Path, typer.Option("--file", "-f", help="The fp32 ONNX file that `edgekit export` wrote.")],
-    target: Annotated[
-        str,
-        typer.Option(
-            help="What the file is for, or several with commas: x86-vnni (U8 activations, S8 weights), x86-avx2 (7-bit "
-            "weights, since sums of 8-bit products saturate without VNNI), arm64 (S8 both), cuda (fp16), tensorrt "
-            "(S8 symmetric, Q/DQ as TensorRT wants them), size (weights alone in 8 or 4 bits, for the smallest file; "
-            "runs anywhere). One calibration serves all; several files get the target into their names."
-        ),
-    ] = "x86-vnni",
-    bits: Annotated[
-        Literal["8", "4"] | None,
-        typer.Option(help="Bits of a weight for --target size.  [default: 8]", show_default=False),
-    ] = None,
-    scheme: Annotated[
-        Literal["auto", "static", "dynamic"],
-        typer.Option(
-            help="static, dynamic, or auto: static for CNNs, dynamic for LSTMs and Transformers. cuda, tensorrt and "
-            "size leave no choice."
-        ),
-    ] = "auto",
-    ranges: Ranges = "mse",
-    bias_correction: Annotated[bool, typer.Option(help="Correct the mean error of each channel.")] = True,
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            help="What operators cost on the device, for --explain, as `edgekit profile` writes it.  "
-            "[default: the one that comes with edgekit]",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Print every node: int8 or not, and why.")] = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", help="The ONNX file to write; with several targets model.int8.TARGET.onnx for each."
-        ),
-    ] = Path("model.int8.onnx"),
-    json: AsJson = False,
-) -> None:
-    """Quantize an fp32 ONNX file for one target or several, to int8 where ONNX Runtime has a kernel that fuses.
-
-    Each row of the result says what this machine could tell of the file: whether its kernels were read and run here, or
-    were not run on such a device.
-
-    Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
-    """
-    from edgekit.device.profile import load_profile
-    from edgekit.quantize import quantize_for_targets
-    from edgekit.validate import feeds_of
-
-    targets = _targets(target)
-    if bits is not None and "size" not in targets:
-        raise EdgekitError(f"got {bits}", where="--bits", rule="only for --target size")
-    spec = shared_spec([file])
-    workload = load_workload(config)
-    model = workload.model()
-    batches = loader(workload.splits.calibration, 32, model=model, seed=config.seed)
-    feeds = [feeds_of(batch, spec) for batch in batches]
-    with show.progress(quiet=json) as progress:
-        made = quantize_for_targets(
-            file,
-            feeds,
-            {each: out if len(targets) == 1 else out.with_suffix(f".{each}{out.suffix}") for each in targets},
-            spec=spec,
-            scheme=scheme,
-            ranges=ranges,
-            bias_correction=bias_correction,
-            bits=int(bits or 8),
-            profile=None if profile is None else load_profile(profile),
-            progress=progress,
-        )
-    if json:
-        show.data({"files": [_file_row(each) for each in made]})
-        return
-    if explain:
-        for each in made:
-            show.table(
-                f"nodes, {each.plan.target}",
-                ("node", "operator", "precision", "predicted fp32", "predicted int8", "why"),
-                [
-                    (n.name, n.op, n.precision, _predicted(n.fp32_us), _predicted(n.int8_us), n.reason)
-                    for n in each.nodes
-                ],
-            )
-    show.table(
-        f"fp32: {format_bytes(file.stat().st_size)}",
-        ("file", "target", "scheme", "int8 nodes", "other nodes", "size", "SQNR", "on this machine"),
-        [
-            (
-                str(each.path),
-                each.plan.target,
-                each.scheme if each.plan.target != "size" else f"{each.scheme}, {bits or 8} bits",
-                str(each.int8_nodes),
-                str(each.float_nodes),
-                format_bytes(each.path.stat().st_size),
-                f"{each.sqnr_db:.1f} dB",
-                each.seen_here,
-            )
-            for each in made
-        ],
-    )
-
-
-def _targets(text: str) -> list[Target]:
-    """`x86-vnni,arm64` as targets, each once."""
-    from edgekit.quantize.targets import TARGETS
-
-    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in TARGETS]
-    if unknown or not names:
-        raise EdgekitError(
-            f"unknown {unknown[0]!r}" if unknown else f"got {text!r}",
-            where="--target",
-            rule=f"one or several of {', '.join(TARGETS)}, with commas",
-        )
-    return [target for name in names for target in TARGETS if target == name]
-
-
-def _file_row(done: Quantized) -> dict[str, Any]:
-    figures = {"target": done.plan.target, "scheme": done.scheme, "int8_nodes": done.int8_nodes}
-    return {**figures, "size_bytes": done.path.stat().st_size, **done.to_dict()}
-
-
-def _predicted(us: float | None) -> str:
-    return "" if us is None else format_latency(us / 1000)
 
 
 def _model(workload: Workload, pruned: Path | None) -> nn.Module:

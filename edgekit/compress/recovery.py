@@ -11,11 +11,12 @@ from torch import nn
 from edgekit.compress.run import Run
 from edgekit.compress.settings import Settings
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
+from edgekit.progress import Progress
 from edgekit.prune import PrunePlan, lift, prune, replay, save
 from edgekit.quantize.learning.training import Trainable
 from edgekit.store import write_json
 from edgekit.training import FitConfig
-from edgekit.workload import digest_of, loader
+from edgekit.workload import Workload, digest_of, loader
 
 NORM_BATCH, NORM_SAMPLES = 128, 512
 QUANTIZED_RATE = 0.02
@@ -103,14 +104,15 @@ def recover(
     return Recovered(plan=plan, folder=run.stage(stage, key, make))
 
 
-def train_quantized(run: Run, network: Trainable, *, deadline_s: float) -> Trainable:
-    """Distill a network with quantized weights and activations from the original for `deadline_s`."""
-    settings = run.settings
+def train_quantized(
+    network: Trainable, workload: Workload, settings: Settings, *, deadline_s: float, progress: Progress
+) -> Trainable:
+    """Distill a network with quantized weights and activations from the workload's own for `deadline_s`."""
     result = distill(
         network,
-        run.model,
-        run.workload.splits.train,
-        run.workload.task,
+        workload.model(),
+        workload.splits.train,
+        workload.task,
         DistillConfig(
             fit=FitConfig(
                 epochs=settings.recovery_epochs,
@@ -122,7 +124,7 @@ def train_quantized(run: Run, network: Trainable, *, deadline_s: float) -> Train
                 seed=settings.seed,
             )
         ),
-        progress=run.progress,
+        progress=progress,
         deadline_s=deadline_s,
     )
     assert isinstance(result.model, Trainable)

@@ -81,6 +81,8 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
                 spec=source.spec,
                 target=target,
                 ranges=run.settings.ranges,
+                placement="measured",
+                threads=run.settings.threads,
                 progress=run.progress,
             )
         except QuantizeError as error:
@@ -128,7 +130,9 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
         end = time.monotonic() + time_s
 
         def train(network: Trainable) -> Trainable:
-            return train_quantized(run, network, deadline_s=end - time.monotonic())
+            return train_quantized(
+                network, workload, run.settings, deadline_s=end - time.monotonic(), progress=run.progress
+            )
 
         climbed = climb(
             Quantized.from_dict(first.details, first.path.parent),

@@ -201,6 +201,7 @@ class _Way:
                     break
         except QuantizeError as error:
             note = f"not possible: {error.problem}"
+        note = note or ("" if lowest is not None else "nothing to try")
         gain = None if lowest is None else before - lowest
         kept = self.best.drop < before
         self.rungs.append(
@@ -236,18 +237,18 @@ def _trained(start: _Best, train: Callable[[Trainable], Trainable], source: Path
 
 def _mixed(start: _Best, measured: Sensitivities) -> Tries:
     graph = prepared(start.source, start.plan).graph
-    order = [layer.node for layer in measured.worst_first if layer.without < measured.error]
+    order = [layer for layer in measured.worst_first if layer.without < measured.error]
     static = static_nodes(graph, start.plan)
     asked = {str(node.name) for node in graph} - set(start.plan.nodes)
     counts = [2**power for power in range(len(order).bit_length()) if 2**power < len(order)]
     for count in [*counts, len(order)] if order else []:
-        kept = order[:count]
+        kept = {name for layer in order[:count] for name in layer.moved}
         placement = place(graph, start.plan.target, keep_float={*asked, *kept})
         if not placement.nodes & static:
             return
         gone = static - placement.nodes
         plan = start.plan.restricted(set(start.plan.nodes) - gone, "int8 costs too much accuracy here")
-        yield start.source, plan, f"in fp32: {_listed(kept)}"
+        yield start.source, plan, f"in fp32: {_listed([layer.node for layer in order[:count]])}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -39,8 +39,8 @@ SHARED = 0.5
 one bit is lost at most, and ONNX Runtime copies bytes instead of rescaling each number."""
 WIDEST = 1.1
 """The ranges of a part and of the whole are searched apart, and may differ by so much though one holds the other."""
-LEARNED_FROM = 512
-"""Samples that equalization and bias correction look at, several times over."""
+EVENED_BY, CORRECTED_BY = 512, 128
+"""Samples that equalization takes channel ranges from, and bias correction means, once for each layer."""
 
 
 def plan_quantization(
@@ -65,7 +65,7 @@ def plan_quantization(
     Args:
         model: fp32 ONNX file.
         calibration: batches of inputs; some hundred samples. Ranges are taken from all of them, batch by batch;
-            equalization and bias correction look at the first 512 samples. It is gone through several times (an
+            equalization looks at the first 512 samples, bias correction at 128. It is gone through several times (an
             iterator is kept as a list). Not looked at by dynamic int8 and fp16.
         spec: the file's inputs and outputs.
         target: `x86-vnni` (U8 activations, S8 weights), `x86-avx2` (the same with 7-bit weights, since VPMADDUBSW
@@ -126,7 +126,7 @@ def plan_quantization(
     reasons = {name: why for name, why in reasons.items() if name not in at_run_time}
     _something(placement.nodes | at_run_time, reasons, model)
     stream: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
-    few = first_samples(stream, LEARNED_FROM)
+    few = first_samples(stream, EVENED_BY)
     factors = choose_factors(graph, placement.nodes, few) if equalization else {}
     equalize(graph.graph, factors)
     roots = sorted({placement.root(name) for name in placement.quantized})
@@ -141,7 +141,7 @@ def plan_quantization(
         equalized=factors,
         weight_scales=_weight_scales(graph.graph, placement, WEIGHT_LIMIT[target]) if weights == "mse" else {},
     )
-    shifts = bias_shifts(graph, placement, plan, few, progress) if bias_correction else {}
+    shifts = bias_shifts(graph, placement, plan, first_samples(few, CORRECTED_BY), progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
     return replace(plan, nodes=nodes, reasons=reasons, bias_shift=shifts, costs_us=costs, rewrites=rewrites)
 
@@ -167,7 +167,7 @@ def corrected(model: Path, plan: QuantPlan, calibration: Iterable[Feeds], progre
     """A static plan with the biases corrected that it leads to; see `edgekit.quantize.bias`."""
     graph = prepared(model, plan)
     placement = wired(graph.graph, static_nodes(graph.graph, plan), plan.target)
-    few = first_samples(calibration, LEARNED_FROM)
+    few = first_samples(calibration, CORRECTED_BY)
     return replace(plan, bias_shift=bias_shifts(graph, placement, replace(plan, bias_shift={}), few, progress))
 
 

@@ -29,9 +29,9 @@ from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
 PlacementBy = Literal["rules", "measured"]
-TIMING_S = 2.0
+TIMING_S = 1.0
 """For timing placements against each other."""
-HELD_BACK, JUDGES = 4, 256
+HELD_BACK, JUDGES = 4, 128
 """One batch in so many is held back from the plan to judge by, until there are so many samples."""
 
 
@@ -58,7 +58,7 @@ def quantize(
     """Plan, apply, and read what ONNX Runtime makes of it; see `plan_quantization` for the arguments.
 
     Equalization and bias correction stay only if they bring the file's outputs closer to those of the fp32 file on
-    batches that the plan has not seen: every fourth one is held back for that, up to 256 samples, where there are at
+    batches that the plan has not seen: every fourth one is held back for that, up to 128 samples, where there are at
     least four. Memory does not grow with the number of samples, if `calibration` loads them as they are asked for.
 
     Args:
@@ -110,23 +110,24 @@ def quantize(
             progress=progress,
         )
 
-    best = _Trial.of(model, planned(equalization=False), path, judges)
+    first = planned(equalization=False)
+    trials = _Trials(model, path, judges, _outputs(model, judges))
+    best = trials.of(first)
     if best.plan.scheme == "static" and equalization:
         evened = planned(equalization=True)
-        best = max(best, _Trial.of(model, evened, path, judges), key=_Trial.gain) if evened.equalized else best
+        best = max(best, trials.of(evened), key=_Trial.gain) if evened.equalized else best
     if best.plan.scheme == "static" and bias_correction:
         shifted = corrected(model, best.plan, others, progress)
-        best = max(best, _Trial.of(model, shifted, path, judges), key=_Trial.gain) if shifted.bias_shift else best
-    measured_us: dict[str, float] = {}
-    if placement == "measured" and best.plan.scheme == "static" and target == isa_target():
+        best = max(best, trials.of(shifted), key=_Trial.gain) if shifted.bias_shift else best
+    write_atomic(path, best.written)
+    plan, measured_us = best.plan, dict[str, float]()
+    if placement == "measured" and plan.scheme == "static" and target == isa_target():
         feeds, _ = cut(judges[0], 1, spec)
         known = profile or shipped_profile(target)
-        best, measured_us = _fastest(
-            model, best, judges, feeds=feeds, profile=known, threads=threads, progress=progress
-        )
-    write_atomic(path, best.written)
+        plan, measured_us = _fastest(model, plan, feeds, profile=known, threads=threads, progress=progress)
+        apply_plan(model, plan, path)
     progress(Step("quantizing", 1, 1))
-    return replace(read_back(model, best.plan, path, spec, judges), measured_us=measured_us)
+    return replace(read_back(model, plan, path, spec, judges), measured_us=measured_us)
 
 
 def quantize_for_targets(
@@ -218,34 +219,37 @@ class _Trial:
     written: bytes
     sqnr_db: float
 
-    @classmethod
-    def of(cls, model: Path, plan: QuantPlan, path: Path, judges: Sequence[Feeds]) -> _Trial:
-        apply_plan(model, plan, path)
-        return cls(plan, path.read_bytes(), sqnr_db(model, path, judges, optimize=plan.target not in NO_CPU))
-
     def gain(self) -> float:
         return self.sqnr_db
 
 
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """Judges plans by batches that they have not seen."""
+
+    model: Path
+    path: Path
+    judges: Sequence[Feeds]
+    wanted: Sequence[np.ndarray]
+
+    def of(self, plan: QuantPlan) -> _Trial:
+        apply_plan(self.model, plan, self.path)
+        had = _outputs(self.path, self.judges, optimize=plan.target not in NO_CPU)
+        return _Trial(plan, self.path.read_bytes(), _sqnr_db(self.wanted, had))
+
+
 def _fastest(
-    model: Path,
-    rules: _Trial,
-    judges: Sequence[Feeds],
-    *,
-    feeds: Feeds,
-    profile: DeviceProfile,
-    threads: int,
-    progress: Progress,
-) -> tuple[_Trial, dict[str, float]]:
-    """The fastest of the candidates here, and the microseconds of each and of the fp32 file."""
+    model: Path, rules: QuantPlan, feeds: Feeds, *, profile: DeviceProfile, threads: int, progress: Progress
+) -> tuple[QuantPlan, dict[str, float]]:
+    """The plan that is fastest here of those with the int8 nodes of `rules` or fewer, and the microseconds of each."""
     with tempfile.TemporaryDirectory(prefix="edgekit-candidates-") as folder:
-        trials, files = {}, {"fp32": model}
-        for index, (name, plan) in enumerate(candidates(model, rules.plan, profile).items()):
+        plans, files = candidates(model, rules, profile), {"fp32": model}
+        for index, (name, plan) in enumerate(plans.items()):
             files[name] = Path(folder) / f"{index}.onnx"
-            trials[name] = _Trial.of(model, plan, files[name], judges)
+            apply_plan(model, plan, files[name])
         latencies = timed(files, feeds, threads=threads, time_s=TIMING_S, progress=progress)
     us = {name: round(1e3 * latency.p50.value, 2) for name, latency in latencies.items()}
-    return trials[fastest(latencies)], us
+    return plans[fastest(latencies)], us
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +267,7 @@ class _Without:
 
 
 def held_back(stream: Iterable[Feeds], spec: IOSpec) -> tuple[list[Feeds], Iterable[Feeds]]:
-    """Every fourth batch, up to 256 samples, and the stream without them; all for both if there are fewer than four.
+    """Every fourth batch, up to 128 samples, and the stream without them; all for both if there are fewer than four.
 
     Raises:
         EdgekitError: a batch does not fit `spec`.
@@ -289,13 +293,20 @@ def sqnr_db(reference: Path, candidate: Path, batches: Sequence[Feeds], *, optim
     10 log10 of the power of the reference's outputs over the power of the difference. A file for another device than
     the CPU is run as it is written, without ONNX Runtime's optimizations for the CPU (`optimize=False`).
     """
-    one, other = open_session(reference, threads=0), open_session(candidate, threads=0, optimize=optimize)
+    return _sqnr_db(_outputs(reference, batches), _outputs(candidate, batches, optimize=optimize))
+
+
+def _outputs(path: Path, batches: Sequence[Feeds], *, optimize: bool = True) -> list[np.ndarray]:
+    session = open_session(path, threads=0, optimize=optimize)
+    return [array for feeds in batches for array in session.run(None, dict(feeds))]
+
+
+def _sqnr_db(wanted: Sequence[np.ndarray], had: Sequence[np.ndarray]) -> float:
     signal = noise = 0.0
-    for feeds in batches:
-        for want, have in zip(one.run(None, dict(feeds)), other.run(None, dict(feeds)), strict=True):
-            if np.issubdtype(want.dtype, np.floating):
-                signal += float((want.astype(np.float64) ** 2).sum())
-                noise += float(((want.astype(np.float64) - have) ** 2).sum())
+    for want, have in zip(wanted, had, strict=True):
+        if np.issubdtype(want.dtype, np.floating):
+            signal += float((want.astype(np.float64) ** 2).sum())
+            noise += float(((want.astype(np.float64) - have) ** 2).sum())
     return 200.0 if noise == 0.0 else min(200.0, 10 * float(np.log10(max(signal, 1e-300) / noise)))
 
 

@@ -15,7 +15,7 @@ from edgekit.device.session import open_session
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.costs import Costs
 from edgekit.quantize.layout import wired
-from edgekit.quantize.placement import COMPUTE
+from edgekit.quantize.placement import COMPUTE, activations_of
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.planning import prepared, static_nodes
 from edgekit.quantize.qdq import insert
@@ -29,14 +29,21 @@ class Sensitivity:
     Args:
         node: its name.
         alone: error with this layer alone in int8, as a share of the outputs' power.
-        without: error of the whole plan with this layer in fp32, likewise.
-        lost_us: what the layer costs more in fp32, by the device's profile, with the Q and DQ around it.
+        moved: what goes to fp32 for the sake of this layer: itself, or, where that regains more for each microsecond,
+            also what makes the values that it reads, so that these are not rounded either.
+        without: error of the whole plan with `moved` in fp32, likewise.
+        lost_us: what `moved` costs more in fp32, by the device's profile, with the Q and DQ around it.
     """
 
     node: str
     alone: float
+    moved: tuple[str, ...]
     without: float
     lost_us: float
+
+    def worth(self, error: float) -> float:
+        """The error that fp32 takes away for each microsecond that it costs; the least is counted as a tenth."""
+        return (error - self.without) / max(self.lost_us, 0.1)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -52,8 +59,8 @@ class Sensitivities:
 
     @property
     def worst_first(self) -> list[Sensitivity]:
-        """By the error that fp32 takes away for each microsecond that it costs (the least is counted as a tenth)."""
-        return sorted(self.layers, key=lambda layer: (layer.without - self.error) / max(layer.lost_us, 0.1))
+        """By what fp32 is worth for each."""
+        return sorted(self.layers, key=lambda layer: -layer.worth(self.error))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -75,7 +82,7 @@ def sensitivities(
     Args:
         model: the fp32 file that the plan was made for.
         plan: a static plan.
-        batches: a few inputs; the network runs twice for each layer.
+        batches: a few inputs; the network runs three times for each layer.
         profile: of the device; by default the one that comes with edgekit.
         progress: told after each layer.
     """
@@ -91,23 +98,49 @@ def sensitivities(
         insert(twin, wired(twin.graph, nodes, plan.target), replace(plan, bias_shift={}))
         return _error(_outputs(twin, batches), wanted)
 
+    def lost_us(names: Collection[str]) -> float:
+        moved = [node for node in source.graph if node.name in names]
+        inside = {value.name for node in moved for value in node.outputs}
+        borders = {value.name: value for node in moved for value in activations_of(node) if value.name not in inside}
+        # Out of int8 in front of it, and back behind it.
+        around = sum(map(costs.dequantize, borders.values())) + costs.quantize(moved[-1].outputs[0])
+        return around + sum(fp32 - int8 for fp32, int8 in (plan.costs_us.get(name, (0.0, 0.0)) for name in names))
+
+    whole = error(everything)
     layers = [node for node in source.graph if node.name in everything and node.op_type in COMPUTE]
     found = []
     for index, node in enumerate(layers):
-        names = {str(node.name), fused.get(str(node.name), str(node.name))}
-        fp32_us, int8_us = plan.costs_us.get(str(node.name), (0.0, 0.0))
-        # Out of int8 in front of it, and back behind it.
-        around = costs.quantize(node.outputs[0]) + (costs.dequantize(node.inputs[0]) if node.inputs[0] else 0.0)
-        found.append(
+        name = str(node.name)
+        own = {name, fused.get(name, name)}
+        alone = error(own)
+        groups = {frozenset(own), frozenset(own | _makers(node, everything))}
+        ways = [
             Sensitivity(
-                node=str(node.name),
-                alone=error(names),
-                without=error(everything - names),
-                lost_us=fp32_us - int8_us + around,
+                node=name,
+                alone=alone,
+                moved=tuple(sorted(group)),
+                without=error(everything - group),
+                lost_us=lost_us(group),
             )
-        )
+            for group in sorted(groups, key=len)
+        ]
+        found.append(max(ways, key=lambda way: way.worth(whole)))
         progress(Step("measuring layers", index + 1, len(layers)))
-    return Sensitivities(error=error(everything), layers=tuple(found))
+    return Sensitivities(error=whole, layers=tuple(found))
+
+
+def _makers(node: ir.Node, int8: Collection[str]) -> set[str]:
+    """The int8 nodes behind a node's inputs, back to those with weights."""
+    found: set[str] = set()
+    waiting = activations_of(node)
+    while waiting:
+        maker = waiting.pop().producer()
+        if maker is None or maker.name not in int8 or str(maker.name) in found:
+            continue
+        found.add(str(maker.name))
+        if maker.op_type not in COMPUTE:
+            waiting += activations_of(maker)
+    return found
 
 
 def _outputs(model: ir.Model, batches: Sequence[Feeds]) -> list[np.ndarray]:

@@ -13,7 +13,8 @@ def load() -> Make:
     from edgekit.spec import IOSpec
 
     def make(job: Job) -> str:
-        made = quantize(job.model, job.calibration, job.path, spec=IOSpec.from_dict(job.spec), target=job.target)
+        spec = IOSpec.from_dict(job.spec)
+        made = quantize(job.model, job.calibration, job.path, spec=spec, target=job.target, placement="measured")
         return f"{made.scheme}, {made.int8_nodes} nodes in int8"
 
     return make

@@ -1,0 +1,289 @@
+"""`edgekit quantize`: from an fp32 ONNX file to int8, fp16 or fewer bits, for one kind of device or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from edgekit.cli import show
+from edgekit.cli.compressing import BUDGET_MISSED
+from edgekit.cli.onnx_files import shared_spec
+from edgekit.cli.options import HOW, AsJson, Ranges
+from edgekit.compress.settings import Settings
+from edgekit.errors import EdgekitError
+from edgekit.progress import Progress
+from edgekit.spec import Feeds, IOSpec
+from edgekit.store import write_atomic
+from edgekit.units import format_bytes, format_latency, parse_duration_s
+from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
+
+if TYPE_CHECKING:
+    from edgekit.quantize import Climbed, Quantized
+    from edgekit.quantize.targets import Target
+    from edgekit.validate import Score
+
+LADDER = "Budget"
+SCORED_HERE = ("x86-vnni", "x86-avx2", "arm64", "size")
+"""Targets whose files this machine can score; the others compute in a way of their own."""
+
+
+def quantize(
+    config: WorkloadConfig,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The fp32 ONNX file that `edgekit export` wrote.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What the file is for, or several with commas: x86-vnni (U8 activations, S8 weights), x86-avx2 (7-bit "
+            "weights, since sums of 8-bit products saturate without VNNI), arm64 (S8 both), cuda (fp16), tensorrt "
+            "(S8 symmetric, Q/DQ as TensorRT wants them), size (weights alone in 8 or 4 bits, for the smallest file; "
+            "runs anywhere). One calibration serves all; several files get the target into their names."
+        ),
+    ] = "x86-vnni",
+    bits: Annotated[
+        Literal["8", "4"] | None,
+        typer.Option(help="Bits of a weight for --target size.  [default: 8]", show_default=False),
+    ] = None,
+    scheme: Annotated[
+        Literal["auto", "static", "dynamic"],
+        typer.Option(
+            help="static, dynamic, or auto: static for CNNs, dynamic for LSTMs and Transformers. cuda, tensorrt and "
+            "size leave no choice."
+        ),
+    ] = "auto",
+    ranges: Ranges = "mse",
+    equalization: Annotated[bool, typer.Option(help="Try to even out the ranges of channels.")] = True,
+    bias_correction: Annotated[bool, typer.Option(help="Try to correct the mean error of each channel.")] = True,
+    placement: Annotated[
+        Literal["measured", "rules"],
+        typer.Option(
+            help="rules: int8 wherever a kernel fuses; measured: the regions that the profile predicts to be cheapest "
+            "are timed beside that, where this machine is of the target's kind, and the fastest file is kept."
+        ),
+    ] = "measured",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime for timing and scoring.")] = 1,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Points of the metric that may be lost on the selection split. Where int8 loses more, learned "
+            "rounding, mixed precision and training are tried in turn until it holds.",
+            rich_help_panel=LADDER,
+        ),
+    ] = None,
+    time: Annotated[
+        str, typer.Option(help="How long that may take for each file: 90s, 10m.", rich_help_panel=LADDER)
+    ] = "10m",
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="What operators cost on the device, for --placement and --explain, as `edgekit profile` writes it.  "
+            "[default: the one that comes with edgekit]",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print every node: int8 or not, and why.")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The ONNX file to write; with several targets model.int8.TARGET.onnx for each."
+        ),
+    ] = Path("model.int8.onnx"),
+    json: AsJson = False,
+) -> None:
+    """Quantize an fp32 ONNX file for one target or several, to int8 where ONNX Runtime has a kernel that fuses.
+
+    Each row of the result says what this machine could tell of the file: whether its kernels were read and run here, or
+    were not run on such a device.
+
+    Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
+    """
+    from edgekit.device.profile import load_profile
+    from edgekit.quantize import quantize_for_targets
+    from edgekit.validate import feeds_of
+
+    time_s = parse_duration_s(time, "--time")
+    targets = _targets(target)
+    if bits is not None and "size" not in targets:
+        raise EdgekitError(f"got {bits}", where="--bits", rule="only for --target size")
+    spec = shared_spec([file])
+    workload = load_workload(config)
+    model = workload.model()
+    batches = loader(workload.splits.calibration, 32, model=model, seed=config.seed)
+    feeds = [feeds_of(batch, spec) for batch in batches]
+    with show.progress(quiet=json) as progress:
+        made = quantize_for_targets(
+            file,
+            feeds,
+            {each: out if len(targets) == 1 else out.with_suffix(f".{each}{out.suffix}") for each in targets},
+            spec=spec,
+            scheme=scheme,
+            ranges=ranges,
+            equalization=equalization,
+            bias_correction=bias_correction,
+            bits=int(bits or 8),
+            placement=placement,
+            threads=threads,
+            profile=None if profile is None else load_profile(profile),
+            progress=progress,
+        )
+        climbed: list[Climbed] = []
+        if max_drop is not None:
+            settings = Settings(threads=threads, seed=config.seed)
+            ladder = _Ladder(workload, file, feeds, spec, settings=settings, progress=progress)
+            climbed = [ladder.climb(each, max_drop, time_s) for each in made if each.plan.target in SCORED_HERE]
+            made = tuple(next((c.quantized for c in climbed if c.quantized.path == m.path), m) for m in made)
+    missed = max_drop is not None and any(each.drop > max_drop for each in climbed)
+    if json:
+        rows = [_file_row(each, next((c for c in climbed if c.quantized is each), None)) for each in made]
+        show.data({"files": rows})
+        raise typer.Exit(BUDGET_MISSED if missed else 0)
+    if explain:
+        for each in made:
+            show.table(
+                f"nodes, {each.plan.target}",
+                ("node", "operator", "precision", "predicted fp32", "predicted int8", "why"),
+                [
+                    (n.name, n.op, n.precision, _predicted(n.fp32_us), _predicted(n.int8_us), n.reason)
+                    for n in each.nodes
+                ],
+            )
+    show.table(
+        f"fp32: {format_bytes(file.stat().st_size)}",
+        ("file", "target", "scheme", "int8 nodes", "other nodes", "size", "SQNR", "on this machine"),
+        [
+            (
+                str(each.path),
+                each.plan.target,
+                each.scheme if each.plan.target != "size" else f"{each.scheme}, {bits or 8} bits",
+                str(each.int8_nodes),
+                str(each.float_nodes),
+                format_bytes(each.path.stat().st_size),
+                f"{each.sqnr_db:.1f} dB",
+                each.seen_here,
+            )
+            for each in made
+        ],
+    )
+    for each in made:
+        _say_speed(each)
+    for way in climbed:
+        _say_rungs(way)
+    if missed:
+        show.out.print(
+            f"a file loses more than {max_drop:g} points; the best is kept. Give it more --time or --max-drop"
+        )
+        raise typer.Exit(BUDGET_MISSED)
+
+
+class _Ladder:
+    """What climbing takes: scores on the selection split, and the training loop."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        source: Path,
+        feeds: Sequence[Feeds],
+        spec: IOSpec,
+        *,
+        settings: Settings,
+        progress: Progress,
+    ) -> None:
+        self.workload, self.source, self.feeds, self.spec = workload, source, feeds, spec
+        self.settings, self.progress = settings, progress
+        self.reference = self._score(source)
+
+    def climb(self, first: Quantized, max_drop: float, time_s: float) -> Climbed:
+        """The best file of the ladder, in the place of the first."""
+        from edgekit.compress.recovery import train_quantized
+        from edgekit.quantize import climb
+        from edgekit.validate import compare
+
+        end = monotonic() + time_s
+        with TemporaryDirectory(prefix="edgekit-ladder-") as folder:
+            found = climb(
+                first,
+                self.source,
+                self.feeds,
+                Path(folder),
+                drop=lambda path: compare(self._score(path), self.reference, self.workload.task).drop.value,
+                enough=lambda points: points <= max_drop,
+                train=lambda network: train_quantized(
+                    network, self.workload, self.settings, deadline_s=end - monotonic(), progress=self.progress
+                ),
+                time_s=time_s,
+                seed=self.settings.seed,
+                progress=self.progress,
+            )
+            write_atomic(first.path, found.quantized.path.read_bytes())
+        done = replace(found.quantized, path=first.path, measured_us=first.measured_us)
+        return replace(found, quantized=done)
+
+    def _score(self, path: Path) -> Score:
+        from edgekit.validate import score
+
+        return score(
+            path,
+            self.workload.splits.selection,
+            self.workload.task,
+            spec=self.spec,
+            threads=self.settings.threads,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+
+
+def _say_speed(done: Quantized) -> None:
+    """What the placements took here, where they were timed."""
+    if not done.measured_us:
+        return
+    times = ", ".join(f"{name} {format_latency(us / 1000)}" for name, us in done.measured_us.items())
+    show.out.print(f"{done.path.name}, measured here: {times}", markup=False)
+    if min(us for name, us in done.measured_us.items() if name != "fp32") >= done.measured_us["fp32"]:
+        show.out.print(f"{done.path.name} is not faster than fp32 here: ship fp32, unless size is what counts")
+
+
+def _say_rungs(way: Climbed) -> None:
+    rows = [
+        (
+            rung.name,
+            "–" if rung.drop is None else f"{rung.drop:.2f}",
+            "–" if rung.gain is None else f"{rung.gain:+.2f}",
+            "kept" if rung.kept else "undone",
+            f"{rung.seconds:.0f} s",
+            rung.note,
+        )
+        for rung in way.rungs
+    ]
+    headers = ("rung", "drop", "gain", "", "time", "what it did")
+    show.table(f"{way.quantized.path.name}: points lost on the selection split", headers, rows)
+
+
+def _targets(text: str) -> list[Target]:
+    """`x86-vnni,arm64` as targets, each once."""
+    from edgekit.quantize.targets import TARGETS
+
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown or not names:
+        raise EdgekitError(
+            f"unknown {unknown[0]!r}" if unknown else f"got {text!r}",
+            where="--target",
+            rule=f"one or several of {', '.join(TARGETS)}, with commas",
+        )
+    return [target for name in names for target in TARGETS if target == name]
+
+
+def _file_row(done: Quantized, way: Climbed | None) -> dict[str, Any]:
+    ladder = {} if way is None else {"drop": way.drop, "rungs": [rung.to_dict() for rung in way.rungs]}
+    figures = {"target": done.plan.target, "scheme": done.scheme, "int8_nodes": done.int8_nodes}
+    return {**figures, "size_bytes": done.path.stat().st_size, **done.to_dict(), **ladder}
+
+
+def _predicted(us: float | None) -> str:
+    return "" if us is None else format_latency(us / 1000)
