@@ -30,7 +30,7 @@ def refusals(graph: ir.Graph) -> dict[str, str]:
 
 def is_better(graph: ir.Graph) -> bool:
     """Whether most of a graph's arithmetic is in LSTMs and matrix products rather than in convolutions."""
-    convolved = sum(macs(node) for node in graph if node.op_type == "Conv")
+    convolved = sum(macs(node) for node in graph if node.op_type in ("Conv", "ConvTranspose"))
     return sum(map(macs, graph)) > 2 * convolved or not convolved
 
 

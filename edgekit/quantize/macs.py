@@ -17,10 +17,12 @@ def macs(node: ir.Node) -> float:
     if node.op_type in ("LSTM", "GRU", "RNN"):
         steps = node.inputs[0].shape[:1] if node.inputs[0] is not None and node.inputs[0].shape is not None else ()
         return sum(_size(value) for value in node.inputs[1:3]) * _product(steps)
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0.0
-    shape = node.outputs[0].shape
-    dims = () if shape is None else shape[2:] if node.op_type == "Conv" else shape[1:-1]
+    # Each number of the input of a transposed convolution meets each weight of its channel.
+    source = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]
+    shape = None if source is None else source.shape
+    dims = () if shape is None else shape[2:] if node.op_type.startswith("Conv") else shape[1:-1]
     return _size(node.inputs[1]) * _product(dims)
 
 

@@ -168,6 +168,7 @@ def _norm(op: str) -> Step:
 
 
 def _transposed(builder: Builder, value: str) -> str:
+    builder.macs += CHANNELS * CHANNELS * 2 * 2 * builder.shape[2] * builder.shape[3]
     return builder.node("ConvTranspose", value, builder.random(CHANNELS, CHANNELS, 2, 2), strides=[2, 2])
 
 
@@ -183,7 +184,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="Conv.few_inputs", step=_convolution(3, CHANNELS, 3), unit="MACs", chained=False, channels=3),
     Probe(name="Conv+Relu", step=_convolution(CHANNELS, CHANNELS, 3, after="Relu"), unit="MACs", costed=False),
     Probe(name="Conv+Clip", step=_convolution(CHANNELS, CHANNELS, 3, after="Clip"), unit="MACs", costed=False),
-    Probe(name="ConvTranspose", step=_transposed, chained=False, costed=False),
+    Probe(name="ConvTranspose", step=_transposed, unit="MACs", chained=False),
     Probe(name="Gemm", step=_product("Gemm"), unit="MACs", rank=2),
     Probe(name="MatMul", step=_product("MatMul"), unit="MACs", rank=2),
     Probe(name="Add", step=_with_itself("Add"), hosted=True),

@@ -31,6 +31,7 @@ from edgekit.quantize.rewrites.shortcuts import shortcuts_to_convolutions
 from edgekit.quantize.rewrites.shuffles import fold_shuffles
 from edgekit.quantize.rewrites.swish import swishes_to_products
 from edgekit.quantize.rewrites.transposes import cancel_transposes, linears_to_convolutions
+from edgekit.quantize.rewrites.upsampling import upsamplings_to_convolutions
 
 PASSES = (
     fold_constants,
@@ -51,6 +52,7 @@ PASSES = (
 
 CONDITIONAL = (
     linears_to_convolutions,
+    upsamplings_to_convolutions,
     norms_to_convolutions,
     hard_sigmoids_to_convolutions,
     hard_swishes_to_products,
@@ -105,4 +107,5 @@ __all__ = [
     "rewrite_again",
     "shortcuts_to_convolutions",
     "swishes_to_products",
+    "upsamplings_to_convolutions",
 ]
