@@ -94,7 +94,7 @@ class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(9))
-        self.up = nn.ConvTranspose2d(16, 16, 2, 2)
+        self.up = nn.ConvTranspose2d(16, 16, 4, 2, 1)  # Its windows overlap.
         self.norm = nn.GroupNorm(4, 16)
 
     def forward(self, x):
@@ -123,7 +123,7 @@ def test_the_slow_patterns_are_never_written(fp32, int8, optimized):
     counts = Counter(node.op_type for node in graph.node)
     assert counts["QLinearConv"] == 9
     refused = {node.op: node.reason for node in done.nodes if node.precision == "fp32"}
-    assert {"HardSwish", "Gelu", "Tanh", "ConvTranspose", "Resize", "Pad"} & set(refused)
+    assert {"Gelu", "Tanh", "ConvTranspose", "Resize", "Pad"} <= set(refused)
     assert refused["ConvTranspose"] == "ONNX Runtime has no int8 kernel for ConvTranspose"
     assert refused["Resize"] == "ONNX Runtime has no int8 kernel for linear resizing"
 
