@@ -23,7 +23,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
         elif node.op_type in ELEMENTWISE and not placement.inputs_only:
-            _quantize_number(graph, node, plan)
+            _quantize_number(graph, node, plan.activations[str(activations_of(node)[0].name)].dtype)
     everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
@@ -37,9 +37,10 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
                 initializer(graph, f"{name}.zero_point", np.array(scale.zero_point, scale.dtype)),
             )
         exact = {id(node) for node in int8 if (node.name, name) in placement.exact}
-        entering = name not in everywhere and not placement.inputs_only
-        value = _channels_last(graph, values[name], readers - exact) if entering else values[name]
-        _quantize_value(graph, value, shared[scale], readers - exact, everywhere=name in everywhere)
+        value, source = values[name], values[name]
+        if name not in everywhere and not placement.inputs_only:
+            source = _channels_last(graph, value, readers - exact)
+        _quantize_value(graph, value, source, shared[scale], readers - exact, everywhere=name in everywhere)
     drop_unused_initializers(graph)
 
 
@@ -52,8 +53,7 @@ def _channels_last(graph: ir.Graph, value: ir.Value, readers: set[int]) -> ir.Va
     it from cancelling the one before.
     """
     maker = value.producer()
-    uses = [use for use in value.uses() if id(use.node) in readers]
-    kinds = {use.node.op_type for use in uses}
+    kinds = {use.node.op_type for use in value.uses() if id(use.node) in readers}
     if maker is None or value.shape is None or len(value.shape) != 4 or "Conv" not in kinds or not kinds & ELEMENTWISE:
         return value
     shape = initializer(graph, f"{value.name}.shape", np.zeros(4, np.int64))
@@ -63,28 +63,31 @@ def _channels_last(graph: ir.Graph, value: ir.Value, readers: set[int]) -> ir.Va
     made = [last, same, first]
     for node in made:
         node.outputs[0].name = f"{node.name}_out"
-    first.outputs[0].type, first.outputs[0].shape = value.type, value.shape
     graph.insert_after(maker, made)
-    for use in uses:
-        use.node.replace_input_with(use.idx, first.outputs[0])
     return first.outputs[0]
 
 
 def _quantize_value(
-    graph: ir.Graph, value: ir.Value, scale: tuple[ir.Value, ir.Value], readers: set[int], *, everywhere: bool
+    graph: ir.Graph,
+    value: ir.Value,
+    source: ir.Value,
+    scale: tuple[ir.Value, ir.Value],
+    readers: set[int],
+    *,
+    everywhere: bool,
 ) -> None:
-    """Put Q and DQ behind a value.
+    """Put Q and DQ behind a value, or rather behind `source`, which has the same numbers.
 
     What an int8 kernel makes is read through them by all; what comes in fp32, by int8 kernels alone. They are known by
     their values; names of their own would be the larger part of what they take in the file.
     """
     name = value.name
     uses = [use for use in value.uses() if everywhere or id(use.node) in readers]
-    quantize = ir.node("QuantizeLinear", [value, *scale])
+    quantize = ir.node("QuantizeLinear", [source, *scale])
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *scale])
     quantize.outputs[0].name, dequantize.outputs[0].name = f"{name}_int8", f"{name}_real"
     dequantize.outputs[0].type, dequantize.outputs[0].shape = value.type, value.shape
-    producer = value.producer()
+    producer = source.producer()
     if producer is None:
         first = next(iter(graph))
         graph.insert_before(first, [quantize, dequantize])
@@ -121,13 +124,12 @@ class _Constants:
         return dequantize.outputs[0]
 
 
-def _quantize_number(graph: ir.Graph, node: ir.Node, plan: QuantPlan) -> None:
+def _quantize_number(graph: ir.Graph, node: ir.Node, dtype: str) -> None:
     """Give an addition or multiplication its one constant number as an 8-bit integer, which holds it exactly."""
     for index, value in enumerate(node.inputs):
         number = constant(value)
         if number is None:
             continue
-        dtype = plan.activations[str(activations_of(node)[0].name)].dtype
         limits, negative = np.iinfo(dtype), bool(number.item() < 0)
         zero, largest = (limits.max, limits.min) if negative else (limits.min, limits.max)
         step = abs(number.item()) / (limits.max - limits.min) or 1.0
