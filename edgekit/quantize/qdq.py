@@ -23,7 +23,7 @@ def insert(model: ir.Model, placement: Placement, plan: QuantPlan) -> None:
         if node.op_type in COMPUTE:
             _quantize_weights(node, plan, plan.activations[str(activations_of(node)[0].name)], constants)
         elif node.op_type in ELEMENTWISE and not placement.inputs_only:
-            _quantize_number(graph, node, plan)
+            _quantize_number(graph, node, plan.activations[str(activations_of(node)[0].name)].dtype)
     everywhere = produced(graph, placement)
     fused = {id(activation) for activation in placement.fused.values()}
     readers = {id(node) for node in int8 if id(node) not in fused}
@@ -124,13 +124,12 @@ class _Constants:
         return dequantize.outputs[0]
 
 
-def _quantize_number(graph: ir.Graph, node: ir.Node, plan: QuantPlan) -> None:
+def _quantize_number(graph: ir.Graph, node: ir.Node, dtype: str) -> None:
     """Give an addition or multiplication its one constant number as an 8-bit integer, which holds it exactly."""
     for index, value in enumerate(node.inputs):
         number = constant(value)
         if number is None:
             continue
-        dtype = plan.activations[str(activations_of(node)[0].name)].dtype
         limits, negative = np.iinfo(dtype), bool(number.item() < 0)
         zero, largest = (limits.max, limits.min) if negative else (limits.min, limits.max)
         step = abs(number.item()) / (limits.max - limits.min) or 1.0
