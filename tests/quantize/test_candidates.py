@@ -1,0 +1,58 @@
+"""Placements beside that of the rules, and the choice by what was measured."""
+
+import numpy as np
+import pytest
+
+from edgekit.device.profile import shipped_profile
+from edgekit.quantize import apply_plan, quantize
+from edgekit.quantize.candidates import CHEAPEST, LAYOUTS, RULES, candidates, fastest
+
+
+class Waits:
+    """A latency that was not measured: a verdict against the rules, and how much faster."""
+
+    def __init__(self, ratio, verdict):
+        self.ratio, self.found = ratio, verdict
+
+    def verdict(self, _):
+        return self.found
+
+    def ratio_to(self, _):
+        return type("Ratio", (), {"value": self.ratio})
+
+
+def test_the_rules_stay_unless_another_is_measurably_faster():
+    same, faster, fastest_of_all = (
+        Waits(1.01, "no measurable difference"),
+        Waits(1.1, "faster"),
+        Waits(1.2, "faster"),
+    )
+    slower = Waits(0.9, "slower")
+    assert fastest({"fp32": fastest_of_all, RULES: slower, CHEAPEST: same}) == RULES
+    assert fastest({"fp32": fastest_of_all, RULES: slower, CHEAPEST: faster, LAYOUTS: same}) == CHEAPEST
+    assert fastest({RULES: slower, CHEAPEST: faster, LAYOUTS: fastest_of_all}) == LAYOUTS
+
+
+def test_a_candidate_has_fewer_int8_nodes_and_computes_the_same_network(resnet, int8, draw, run, tmp_path):
+    plan = int8(resnet).plan
+    found = candidates(resnet.path, plan, shipped_profile("x86-vnni"))
+    assert found[RULES] is plan
+    (feeds,) = draw(resnet, seed=8, batches=1)
+    exact = run(resnet.path, feeds)
+    for name, each in found.items():
+        apply_plan(resnet.path, each, tmp_path / "candidate.onnx")
+        assert set(each.nodes) <= set(plan.nodes)
+        assert all(node in each.reasons for node in set(plan.nodes) - set(each.nodes)), name
+        noise = ((run(tmp_path / "candidate.onnx", feeds) - exact) ** 2).sum() / (exact**2).sum()
+        assert noise < 0.01
+
+
+@pytest.mark.parametrize("here", ["x86-vnni", "arm64"])
+def test_placements_are_timed_where_this_machine_is_of_the_kind(resnet, draw, tmp_path, monkeypatch, here):
+    monkeypatch.setattr("edgekit.quantize.quantize.isa_target", lambda: here)
+    path = tmp_path / "int8.onnx"
+    done = quantize(resnet.path, draw(resnet), path, spec=resnet.spec, target="x86-vnni", placement="measured")
+    timed = {"fp32", RULES} <= set(done.measured_us)
+    assert timed is (here == "x86-vnni")
+    assert all(us > 0 for us in done.measured_us.values())
+    assert np.isfinite(done.sqnr_db)
