@@ -31,7 +31,8 @@ Importance = Annotated[
     Literal["taylor", "bn-scale", "l1", "l2"], typer.Option(help="How channels are ranked.", rich_help_panel=HOW)
 ]
 Ranges = Annotated[
-    Literal["mse", "minmax", "percentile"], typer.Option(help="How int8 ranges are chosen.", rich_help_panel=HOW)
+    Literal["mse", "minmax", "percentile", "entropy"],
+    typer.Option(help="How int8 ranges are chosen.", rich_help_panel=HOW),
 ]
 
 

@@ -22,7 +22,7 @@ class Settings:
         seed: of every random choice.
         grid: channel counts come out as multiples of this; None takes the target's.
         importance: how channels are ranked: `taylor`, `bn-scale`, `l1` or `l2`.
-        ranges: how int8 ranges are chosen: `mse`, `minmax` or `percentile`.
+        ranges: how int8 ranges are chosen: `mse`, `minmax`, `percentile` or `entropy`.
         recovery_epochs: most epochs of one recovery; the time budget may allow fewer.
         learning_rate: peak learning rate of a recovery.
         optimizer: of a recovery: `sgd` or `adamw`.
@@ -40,7 +40,7 @@ class Settings:
     seed: int = 0
     grid: int | None = None
     importance: Literal["taylor", "bn-scale", "l1", "l2"] = "taylor"
-    ranges: Literal["mse", "minmax", "percentile"] = "mse"
+    ranges: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     recovery_epochs: float = 12
     learning_rate: float = 0.06
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -53,7 +53,7 @@ class Settings:
             ("--device", self.target, tuple(GRIDS)),
             ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
             ("--optimizer", self.optimizer, ("sgd", "adamw")),
-            ("--ranges", self.ranges, ("mse", "minmax", "percentile")),
+            ("--ranges", self.ranges, ("mse", "minmax", "percentile", "entropy")),
         )
         for where, value, values in known:
             if value not in values:

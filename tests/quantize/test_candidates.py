@@ -1,5 +1,7 @@
 """Placements beside that of the rules, and the choice by what was measured."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,8 @@ def test_a_candidate_has_fewer_int8_nodes_and_computes_the_same_network(resnet, 
 
 @pytest.mark.parametrize("here", ["x86-vnni", "arm64"])
 def test_placements_are_timed_where_this_machine_is_of_the_kind(resnet, draw, tmp_path, monkeypatch, here):
-    monkeypatch.setattr("edgekit.quantize.quantize.isa_target", lambda: here)
+    # The package has a function of the module's name.
+    monkeypatch.setattr(importlib.import_module("edgekit.quantize.quantize"), "isa_target", lambda: here)
     path = tmp_path / "int8.onnx"
     done = quantize(resnet.path, draw(resnet), path, spec=resnet.spec, target="x86-vnni", placement="measured")
     timed = {"fp32", RULES} <= set(done.measured_us)
