@@ -1,10 +1,11 @@
 """Quantization for ONNX Runtime: int8 exactly where a kernel fuses, and the reason wherever not."""
 
 from edgekit.quantize.applying import apply_plan
+from edgekit.quantize.judging import sqnr_db
 from edgekit.quantize.ladder import Climbed, Rung, climb
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan, Scale
 from edgekit.quantize.planning import plan_quantization
-from edgekit.quantize.quantize import quantize, quantize_for_targets, sqnr_db
+from edgekit.quantize.quantize import quantize, quantize_for_targets
 
 __all__ = [
     "Climbed",

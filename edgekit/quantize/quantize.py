@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from edgekit.device.environment import isa_target
 from edgekit.device.profile import DeviceProfile, shipped_profile
-from edgekit.device.session import open_session
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.applying import apply_plan
-from edgekit.quantize.calibration import Observed, cut, first_samples, no_calibration_data, samples_in
+from edgekit.quantize.calibration import Observed, cut, first_samples, no_calibration_data
 from edgekit.quantize.candidates import candidates, fastest, timed
 from edgekit.quantize.graph import load
+from edgekit.quantize.judging import JUDGES, Trial, Trials, held_back, outputs_of_file, sqnr_db
 from edgekit.quantize.kernels import kernels_of, placements
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
 from edgekit.quantize.planning import Scheme, Weights, corrected, plan_quantization, values_to_observe
@@ -31,8 +30,6 @@ from edgekit.store import write_atomic
 PlacementBy = Literal["rules", "measured"]
 TIMING_S = 1.0
 """For timing placements against each other."""
-HELD_BACK, JUDGES = 4, 128
-"""One batch in so many is held back from the plan to judge by, until there are so many samples."""
 
 
 def quantize(
@@ -111,14 +108,14 @@ def quantize(
         )
 
     first = planned(equalization=False)
-    trials = _Trials(model, path, judges, _outputs(model, judges))
+    trials = Trials(model, path, judges, outputs_of_file(model, judges))
     best = trials.of(first)
     if best.plan.scheme == "static" and equalization:
         evened = planned(equalization=True)
-        best = max(best, trials.of(evened), key=_Trial.gain) if evened.equalized else best
+        best = max(best, trials.of(evened), key=Trial.gain) if evened.equalized else best
     if best.plan.scheme == "static" and bias_correction:
         shifted = corrected(model, best.plan, others, progress)
-        best = max(best, trials.of(shifted), key=_Trial.gain) if shifted.bias_shift else best
+        best = max(best, trials.of(shifted), key=Trial.gain) if shifted.bias_shift else best
     write_atomic(path, best.written)
     plan, measured_us = best.plan, dict[str, float]()
     if placement == "measured" and plan.scheme == "static" and target == isa_target():
@@ -211,33 +208,6 @@ def read_back(model: Path, plan: QuantPlan, path: Path, spec: IOSpec, judges: Se
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """A plan, the bytes of its file, and how close its outputs come to those of the fp32 file."""
-
-    plan: QuantPlan
-    written: bytes
-    sqnr_db: float
-
-    def gain(self) -> float:
-        return self.sqnr_db
-
-
-@dataclass(frozen=True, slots=True)
-class _Trials:
-    """Judges plans by batches that they have not seen."""
-
-    model: Path
-    path: Path
-    judges: Sequence[Feeds]
-    wanted: Sequence[np.ndarray]
-
-    def of(self, plan: QuantPlan) -> _Trial:
-        apply_plan(self.model, plan, self.path)
-        had = _outputs(self.path, self.judges, optimize=plan.target not in NO_CPU)
-        return _Trial(plan, self.path.read_bytes(), _sqnr_db(self.wanted, had))
-
-
 def _fastest(
     model: Path, rules: QuantPlan, feeds: Feeds, *, profile: DeviceProfile, threads: int, progress: Progress
 ) -> tuple[QuantPlan, dict[str, float]]:
@@ -250,64 +220,6 @@ def _fastest(
         latencies = timed(files, feeds, threads=threads, time_s=TIMING_S, progress=progress)
     us = {name: round(1e3 * latency.p50.value, 2) for name, latency in latencies.items()}
     return plans[fastest(latencies)], us
-
-
-@dataclass(frozen=True, slots=True)
-class _Without:
-    """The batches of a stream but some; it can be gone through again and again, as the stream can."""
-
-    stream: Iterable[Feeds]
-    skipped: frozenset[int]
-
-    def __iter__(self) -> Iterator[Feeds]:
-        return (feeds for index, feeds in enumerate(self.stream) if index not in self.skipped)
-
-    def __len__(self) -> int:
-        return len(self.stream) - len(self.skipped) if isinstance(self.stream, Sized) else 0
-
-
-def held_back(stream: Iterable[Feeds], spec: IOSpec) -> tuple[list[Feeds], Iterable[Feeds]]:
-    """Every fourth batch, up to 128 samples, and the stream without them; all for both if there are fewer than four.
-
-    Raises:
-        EdgekitError: a batch does not fit `spec`.
-    """
-    judges: list[Feeds] = []
-    first: list[Feeds] = []
-    skipped: set[int] = set()
-    for index, feeds in enumerate(stream):
-        spec.check_feeds(feeds)
-        if index % HELD_BACK != HELD_BACK - 1:
-            first += [feeds] if index < HELD_BACK else []
-            continue
-        judges.append(feeds)
-        skipped.add(index)
-        if sum(map(samples_in, judges)) >= JUDGES:
-            break
-    return (judges, _Without(stream, frozenset(skipped))) if judges else (first, stream)
-
-
-def sqnr_db(reference: Path, candidate: Path, batches: Sequence[Feeds], *, optimize: bool = True) -> float:
-    """Signal to quantization noise over all outputs, in decibels; 200 where there is no noise.
-
-    10 log10 of the power of the reference's outputs over the power of the difference. A file for another device than
-    the CPU is run as it is written, without ONNX Runtime's optimizations for the CPU (`optimize=False`).
-    """
-    return _sqnr_db(_outputs(reference, batches), _outputs(candidate, batches, optimize=optimize))
-
-
-def _outputs(path: Path, batches: Sequence[Feeds], *, optimize: bool = True) -> list[np.ndarray]:
-    session = open_session(path, threads=0, optimize=optimize)
-    return [array for feeds in batches for array in session.run(None, dict(feeds))]
-
-
-def _sqnr_db(wanted: Sequence[np.ndarray], had: Sequence[np.ndarray]) -> float:
-    signal = noise = 0.0
-    for want, have in zip(wanted, had, strict=True):
-        if np.issubdtype(want.dtype, np.floating):
-            signal += float((want.astype(np.float64) ** 2).sum())
-            noise += float(((want.astype(np.float64) - have) ** 2).sum())
-    return 200.0 if noise == 0.0 else min(200.0, 10 * float(np.log10(max(signal, 1e-300) / noise)))
 
 
 def _what_runs(model: Path, plan: QuantPlan, path: Path) -> tuple[tuple[NodePlacement, ...], dict[str, int]]:
