@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.options import HOW, LIMITS, AsJson, Device, Importance, Provider, Ranges, Threads, providers
+from edgekit.cli.options import (
+    HOW,
+    LIMITS,
+    AsJson,
+    Device,
+    Importance,
+    PlacementBy,
+    Provider,
+    Ranges,
+    Threads,
+    providers,
+)
 from edgekit.errors import EdgekitError
 from edgekit.report import stage_table
 from edgekit.units import format_duration, parse_duration_s
@@ -53,6 +64,7 @@ def compress(
     ] = None,
     importance: Importance = "taylor",
     ranges: Ranges = "mse",
+    placement: PlacementBy = "measured",
     optimizer: Annotated[Literal["sgd", "adamw"], typer.Option(help="Of a recovery.", rich_help_panel=HOW)] = "sgd",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
     out: Annotated[
@@ -90,6 +102,7 @@ def compress(
         grid=grid,
         importance=importance,
         ranges=ranges,
+        placement=placement,
         max_rounds=rounds,
         recovery_epochs=_positive(epochs, "--epochs"),
         learning_rate=_positive(learning_rate, "--learning-rate"),

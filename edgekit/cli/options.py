@@ -30,6 +30,15 @@ Device = Annotated[
 Importance = Annotated[
     Literal["taylor", "bn-scale", "l1", "l2"], typer.Option(help="How channels are ranked.", rich_help_panel=HOW)
 ]
+PlacementBy = Annotated[
+    Literal["measured", "rules"],
+    typer.Option(
+        help="rules: int8 wherever a kernel fuses, the same file on any machine; measured: the regions that the "
+        "profile predicts to be cheapest are timed beside that, where this machine is of the target's kind, and the "
+        "fastest file is kept.",
+        rich_help_panel=HOW,
+    ),
+]
 Ranges = Annotated[
     Literal["mse", "minmax", "percentile", "entropy"],
     typer.Option(help="How int8 ranges are chosen.", rich_help_panel=HOW),

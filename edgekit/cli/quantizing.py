@@ -14,7 +14,7 @@ import typer
 from edgekit.cli import show
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import shared_spec
-from edgekit.cli.options import HOW, AsJson, Ranges
+from edgekit.cli.options import HOW, AsJson, PlacementBy, Ranges
 from edgekit.compress.settings import Settings
 from edgekit.errors import EdgekitError
 from edgekit.progress import Progress
@@ -59,13 +59,7 @@ def quantize(
     ranges: Ranges = "mse",
     equalization: Annotated[bool, typer.Option(help="Try to even out the ranges of channels.")] = True,
     bias_correction: Annotated[bool, typer.Option(help="Try to correct the mean error of each channel.")] = True,
-    placement: Annotated[
-        Literal["measured", "rules"],
-        typer.Option(
-            help="rules: int8 wherever a kernel fuses; measured: the regions that the profile predicts to be cheapest "
-            "are timed beside that, where this machine is of the target's kind, and the fastest file is kept."
-        ),
-    ] = "measured",
+    placement: PlacementBy = "measured",
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime for timing and scoring.")] = 1,
     max_drop: Annotated[
         float | None,

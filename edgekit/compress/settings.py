@@ -23,6 +23,8 @@ class Settings:
         grid: channel counts come out as multiples of this; None takes the target's.
         importance: how channels are ranked: `taylor`, `bn-scale`, `l1` or `l2`.
         ranges: how int8 ranges are chosen: `mse`, `minmax`, `percentile` or `entropy`.
+        placement: how the int8 nodes of a file are chosen: `measured` on this machine, or by `rules`, which always give
+            the same file.
         recovery_epochs: most epochs of one recovery; the time budget may allow fewer.
         learning_rate: peak learning rate of a recovery.
         optimizer: of a recovery: `sgd` or `adamw`.
@@ -41,6 +43,7 @@ class Settings:
     grid: int | None = None
     importance: Literal["taylor", "bn-scale", "l1", "l2"] = "taylor"
     ranges: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
+    placement: Literal["measured", "rules"] = "measured"
     recovery_epochs: float = 12
     learning_rate: float = 0.06
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -53,6 +56,7 @@ class Settings:
             ("--device", self.target, tuple(GRIDS)),
             ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
             ("--optimizer", self.optimizer, ("sgd", "adamw")),
+            ("--placement", self.placement, ("measured", "rules")),
             ("--ranges", self.ranges, ("mse", "minmax", "percentile", "entropy")),
         )
         for where, value, values in known:

@@ -81,7 +81,7 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
                 spec=source.spec,
                 target=target,
                 ranges=run.settings.ranges,
-                placement="measured",
+                placement=run.settings.placement,
                 threads=run.settings.threads,
                 progress=run.progress,
             )
@@ -90,7 +90,12 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
         else:
             write_json(folder / "quantized.json", quantized.to_dict())
 
-    key = {"source": source.sha256, "target": target, "ranges": run.settings.ranges}
+    key = {
+        "source": source.sha256,
+        "target": target,
+        "ranges": run.settings.ranges,
+        "placement": run.settings.placement,
+    }
     folder = run.stage(f"quantize-{stage}", key, make)
     if (folder / "refused.json").is_file():
         return str(json.loads((folder / "refused.json").read_text()))

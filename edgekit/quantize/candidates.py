@@ -17,6 +17,8 @@ from edgekit.quantize.regions import cheapest_regions, units_of
 from edgekit.spec import Feeds
 
 RULES, CHEAPEST, LAYOUTS = "rules", "cheapest", "cheapest with layouts"
+CLEARLY = 1.03
+"""By how much another placement must beat the rules, at the low end of its interval: less is a matter of the day."""
 SLOWER = "predicted to be slower in int8 than in fp32, with the Q and DQ around it"
 
 
@@ -51,14 +53,11 @@ def timed(
 
 
 def fastest(latencies: Mapping[str, Latency]) -> str:
-    """The name of the fastest; that of the rules, unless another one is measurably faster."""
+    """The name of the fastest; that of the rules, unless another one is clearly faster."""
     rules = latencies[RULES]
-    better = [
-        name
-        for name, latency in latencies.items()
-        if name in (CHEAPEST, LAYOUTS) and latency.verdict(rules) == "faster"
-    ]
-    return max(better, key=lambda name: latencies[name].ratio_to(rules).value, default=RULES)
+    ratios = {name: latency.ratio_to(rules) for name, latency in latencies.items() if name in (CHEAPEST, LAYOUTS)}
+    better = [name for name, ratio in ratios.items() if ratio.low > CLEARLY]
+    return max(better, key=lambda name: ratios[name].value, default=RULES)
 
 
 def _call(path: Path, feeds: Feeds, threads: int) -> Callable[[], object]:

@@ -8,31 +8,25 @@ import pytest
 from edgekit.device.profile import shipped_profile
 from edgekit.quantize import apply_plan, quantize
 from edgekit.quantize.candidates import CHEAPEST, LAYOUTS, RULES, candidates, fastest
+from edgekit.stats import Estimate
 
 
 class Waits:
-    """A latency that was not measured: a verdict against the rules, and how much faster."""
+    """A latency that was not measured: how much faster than the rules, as an interval."""
 
-    def __init__(self, ratio, verdict):
-        self.ratio, self.found = ratio, verdict
-
-    def verdict(self, _):
-        return self.found
+    def __init__(self, low, value):
+        self.ratio = Estimate(value=value, low=low, high=2 * value - low, n=100)
 
     def ratio_to(self, _):
-        return type("Ratio", (), {"value": self.ratio})
+        return self.ratio
 
 
-def test_the_rules_stay_unless_another_is_measurably_faster():
-    same, faster, fastest_of_all = (
-        Waits(1.01, "no measurable difference"),
-        Waits(1.1, "faster"),
-        Waits(1.2, "faster"),
-    )
-    slower = Waits(0.9, "slower")
-    assert fastest({"fp32": fastest_of_all, RULES: slower, CHEAPEST: same}) == RULES
-    assert fastest({"fp32": fastest_of_all, RULES: slower, CHEAPEST: faster, LAYOUTS: same}) == CHEAPEST
-    assert fastest({RULES: slower, CHEAPEST: faster, LAYOUTS: fastest_of_all}) == LAYOUTS
+def test_the_rules_stay_unless_another_is_clearly_faster():
+    rules, slightly, unsure = Waits(1.0, 1.0), Waits(1.01, 1.02), Waits(0.9, 1.3)
+    faster, fastest_of_all = Waits(1.05, 1.1), Waits(1.1, 1.2)
+    assert fastest({"fp32": fastest_of_all, RULES: rules, CHEAPEST: slightly, LAYOUTS: unsure}) == RULES
+    assert fastest({"fp32": fastest_of_all, RULES: rules, CHEAPEST: faster, LAYOUTS: unsure}) == CHEAPEST
+    assert fastest({RULES: rules, CHEAPEST: faster, LAYOUTS: fastest_of_all}) == LAYOUTS
 
 
 def test_a_candidate_has_fewer_int8_nodes_and_computes_the_same_network(resnet, int8, draw, run, tmp_path):
