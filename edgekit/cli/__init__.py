@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from edgekit.cli.interrupts import INTERRUPTS
 from edgekit.errors import EdgekitError
 
 INTERRUPTED = 130
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return EdgekitError.exit_code
     try:
-        app(list(sys.argv[1:] if argv is None else argv))
+        with INTERRUPTS.remembered():
+            app(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return _interrupted() if code == INTERRUPTED else code

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.cli.interrupts import INTERRUPTS
 from edgekit.progress import Progress, Step, silent
 
 WIDE = 220
@@ -50,14 +51,22 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Live bars on a terminal, a line now and then elsewhere, nothing when `quiet`."""
+    """Live bars on a terminal, a line now and then elsewhere, nothing when `quiet`; each step heeds Ctrl-C."""
     if quiet:
-        yield silent
+        yield _heeding(silent)
     elif err.is_terminal:
         with _bars() as bars:
-            yield _BarWriter(bars)
+            yield _heeding(_BarWriter(bars))
     else:
-        yield _LineWriter()
+        yield _heeding(_LineWriter())
+
+
+def _heeding(writer: Progress) -> Progress:
+    def step(step: Step) -> None:
+        INTERRUPTS.check()
+        writer(step)
+
+    return step
 
 
 def _bars() -> Bars:
