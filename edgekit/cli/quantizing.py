@@ -219,17 +219,9 @@ class _Ladder:
         return replace(found, quantized=done)
 
     def _score(self, path: Path) -> Score:
-        from edgekit.validate import score
+        from edgekit.compress.stages import score_on_selection
 
-        return score(
-            path,
-            self.workload.splits.selection,
-            self.workload.task,
-            spec=self.spec,
-            threads=self.settings.threads,
-            seed=self.settings.seed,
-            progress=self.progress,
-        )
+        return score_on_selection(self.workload, path, self.spec, self.settings, self.progress)
 
 
 def _say_speed(done: Quantized) -> None:

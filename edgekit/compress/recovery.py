@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,7 @@ def recover(
             teacher,
             workload.splits.train,
             workload.task,
-            DistillConfig(
-                fit=FitConfig(
-                    epochs=settings.recovery_epochs,
-                    learning_rate=rate * settings.learning_rate,
-                    optimizer=settings.optimizer,
-                    batch_size=settings.batch_size,
-                    seed=settings.seed + seed,
-                )
-            ),
+            DistillConfig(fit=_fitting(settings, rate=rate, seed=seed)),
             checkpoint=folder / "checkpoint.pt",
             progress=lambda step: run.progress(
                 type(step)(stage.replace("-", " "), step.done, step.total, step.figures)
@@ -113,22 +105,23 @@ def train_quantized(
         workload.model(),
         workload.splits.train,
         workload.task,
-        DistillConfig(
-            fit=FitConfig(
-                epochs=settings.recovery_epochs,
-                learning_rate=QUANTIZED_RATE * settings.learning_rate,
-                optimizer=settings.optimizer,
-                batch_size=settings.batch_size,
-                # bf16 has 8 bits: the integers would be rounded again.
-                precision="fp32",
-                seed=settings.seed,
-            )
-        ),
+        # bf16 has 8 bits: the integers would be rounded again.
+        DistillConfig(fit=replace(_fitting(settings, rate=QUANTIZED_RATE), precision="fp32")),
         progress=progress,
         deadline_s=deadline_s,
     )
     assert isinstance(result.model, Trainable)
     return result.model
+
+
+def _fitting(settings: Settings, *, rate: float, seed: int = 0) -> FitConfig:
+    return FitConfig(
+        epochs=settings.recovery_epochs,
+        learning_rate=rate * settings.learning_rate,
+        optimizer=settings.optimizer,
+        batch_size=settings.batch_size,
+        seed=settings.seed + seed,
+    )
 
 
 def _recovery_key(settings: Settings) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from torch import nn
 
 from edgekit.compress.recovery import train_quantized
 from edgekit.compress.run import Run
+from edgekit.compress.settings import Settings
 from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
+from edgekit.progress import Progress
 from edgekit.quantize import Quantized, climb, quantize
 from edgekit.quantize.learning.training import Trainable
 from edgekit.quantize.targets import Target
@@ -120,15 +122,7 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
     workload, budget = run.workload, run.budget
 
     def drop(path: Path) -> float:
-        found = score(
-            path,
-            workload.splits.selection,
-            workload.task,
-            spec=first.spec,
-            threads=run.settings.threads,
-            seed=run.settings.seed,
-            progress=run.progress,
-        )
+        found = score_on_selection(workload, path, first.spec, run.settings, run.progress)
         return budget.cautious(compare(found, reference, workload.task).drop)
 
     def make(folder: Path) -> None:
@@ -166,19 +160,24 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
     )
 
 
+def score_on_selection(workload: Workload, path: Path, spec: IOSpec, settings: Settings, progress: Progress) -> Score:
+    """Score any file on the selection split in ONNX Runtime."""
+    return score(
+        path,
+        workload.splits.selection,
+        workload.task,
+        spec=spec,
+        threads=settings.threads,
+        seed=settings.seed,
+        progress=progress,
+    )
+
+
 def selection_score(run: Run, file: File) -> Score:
     """Score a file on the selection split in ONNX Runtime, or take the score that is there."""
 
     def make(folder: Path) -> None:
-        score(
-            file.path,
-            run.workload.splits.selection,
-            run.workload.task,
-            spec=file.spec,
-            threads=run.settings.threads,
-            seed=run.settings.seed,
-            progress=run.progress,
-        ).save(folder)
+        score_on_selection(run.workload, file.path, file.spec, run.settings, run.progress).save(folder)
 
     return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
 

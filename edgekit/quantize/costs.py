@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -60,14 +60,13 @@ class Costs:
         pattern = self.profile.patterns[pattern_of(node)]
         return pattern.int8.of(self._work(node, pattern.unit))
 
-    def of_unit(self, nodes: Sequence[ir.Node]) -> tuple[float, float]:
-        """Of a node with the activation that its int8 kernel takes along, in fp32 and in int8.
+    def in_both_forms(self, node: ir.Node) -> tuple[float, float]:
+        """Of a node in fp32 and in int8; what the profile does not know costs nothing: it follows its neighbours.
 
-        What the profile does not know costs nothing in either form: it follows its neighbours. A fused activation costs
-        nothing in fp32 either, where ONNX Runtime fuses it, too.
+        An activation that fuses into the node costs nothing in either form.
         """
-        known = pattern_of(nodes[0]) in self.profile.patterns
-        return (self.fp32(nodes[0]), self.int8(nodes[0])) if known else (0.0, 0.0)
+        known = pattern_of(node) in self.profile.patterns
+        return (self.fp32(node), self.int8(node)) if known else (0.0, 0.0)
 
     def quantize(self, value: ir.Value) -> float:
         """Of a Q of a value."""
@@ -94,10 +93,10 @@ class Costs:
 
     def both_ways(self, graph: ir.Graph) -> dict[str, tuple[float, float]]:
         """For each node that the profile knows in both forms, its cost in fp32 and in int8."""
-        known = (node for node in graph if self._in_both_forms(node))
+        known = (node for node in graph if self._knows_both_forms(node))
         return {str(node.name): (round(self.fp32(node), 2), round(self.int8(node), 2)) for node in known}
 
-    def _in_both_forms(self, node: ir.Node) -> bool:
+    def _knows_both_forms(self, node: ir.Node) -> bool:
         pattern = self.profile.patterns.get(pattern_of(node))
         if pattern is None or not self.profile.fuses(pattern_of(node), ACTIVATION[self.profile.target]):
             return False

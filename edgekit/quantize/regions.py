@@ -61,7 +61,7 @@ def units_of(graph: ir.Graph, placement: Placement, costs: Costs) -> list[Unit]:
             continue
         activation = placement.fused.get(name)
         members = [node] if activation is None else [node, activation]
-        fp32_us, int8_us = costs.of_unit(members)
+        fp32_us, int8_us = costs.in_both_forms(node)
         found.append(
             Unit(
                 nodes=tuple(str(member.name) for member in members),
