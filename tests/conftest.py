@@ -6,11 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 # Test machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_in_every_run() -> None:
+    """A network that a test makes has the same weights in every run, so that a failure comes again."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -86,12 +86,12 @@ def spreads(model, values, feeds):
 
 
 @pytest.mark.parametrize(
-    ("network", "shape", "count"),
-    [(depthwise(), (8, 6, 6), 2), (pooled(), (8, 8, 8), 2), (Residual(), (8, 6, 6), 1), (Attention(), (5, 16), 1)],
+    ("make", "shape", "count"),
+    [(depthwise, (8, 6, 6), 2), (pooled, (8, 8, 8), 2), (Residual, (8, 6, 6), 1), (Attention, (5, 16), 1)],
     ids=["depthwise", "pooled", "residual", "attention"],
 )
-def test_the_outputs_stay_and_the_channels_become_alike(fp32, network, shape, count):
-    exported = fp32(uneven(network), *shape)
+def test_the_outputs_stay_and_the_channels_become_alike(fp32, make, shape, count):
+    exported = fp32(uneven(make()), *shape)
     model = load(exported.path)
     rewrite_again(model, ())
     name = exported.spec.inputs[0].name
