@@ -32,8 +32,6 @@ from edgekit.store import Store, write_json
 from edgekit.validate import compare
 from edgekit.workload import Workload, loader
 
-PRICING_SHARE = 0.15
-"""Of the time budget, at most, for making the files that tell how fast each decision is."""
 RESERVE_SHARE = 0.08
 """Of the time budget, for exporting, scoring and the final measurements after the last recovery."""
 IMPROVE_SHARE = 0.15
@@ -103,7 +101,7 @@ class _Job:
         screened: list[Screened] = []
         done: list[Round] = []
         if coupling is not None and isinstance(int8, File):
-            priced = self._priced(coupling)
+            priced = self._priced(coupling, int8)
             screened = screen(self.run, priced.rungs, coupling)
             done = rounds(
                 self.run,
@@ -186,7 +184,7 @@ class _Job:
             return None
         return coupling
 
-    def _priced(self, coupling: Coupling) -> Priced:
+    def _priced(self, coupling: Coupling, int8: File) -> Priced:
         batches = list(
             loader(
                 self.run.workload.splits.calibration,
@@ -206,13 +204,13 @@ class _Job:
         possible = actions(coupling, ranked, grid=self.run.settings.channel_grid)
 
         def make(folder: Path) -> None:
-            priced = price(self.run, possible, coupling, time_s=PRICING_SHARE * self.run.budget.time_s)
+            priced = price(self.run, self.original, int8, possible, coupling)
             write_json(folder / "priced.json", priced.to_dict())
 
         key = {
             "actions": [[action.text, list(action.kept)] for action in possible],
             "target": self.run.settings.target,
-            "time": self.run.budget.time_s,
+            "int8": int8.sha256,
             "size": self.run.budget.max_size_bytes,
         }
         folder = self.run.stage("price", key, make)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import onnx_ir as ir
 import torch
 from torch import nn
 
 from edgekit.compress.ladder import Choice, Rung, ladder
 from edgekit.compress.run import Run
-from edgekit.compress.stages import MODEL, calibration_feeds
-from edgekit.distill import reestimate_batchnorm
+from edgekit.compress.speed import file_bytes, int8_graph, latencies_ms, signature
+from edgekit.compress.stages import File
+from edgekit.distill import with_batch_statistics
 from edgekit.errors import EdgekitError
-from edgekit.export import export, mac_count
 from edgekit.progress import Step
-from edgekit.prune import Action, Coupling, apply, combine, inside, prune
-from edgekit.quantize import quantize
-from edgekit.spec import Feeds
-from edgekit.validate import latency_table
-from edgekit.workload import Batch, Workload, loader
+from edgekit.prune import Action, Coupling, apply, combine, inside
+from edgekit.quantize import sketch
+from edgekit.training import in_layout
+from edgekit.validate import first_feeds
+from edgekit.workload import loader
 
 DAMAGE_SAMPLES = 512
 DAMAGE_BATCH = 128
-SPEED_CALIBRATION = 32
-MEASURE_S_PER_FILE = 0.6
+ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,129 +64,120 @@ class Priced:
         )
 
 
-def price(run: Run, actions: Sequence[Action], coupling: Coupling, *, time_s: float) -> Priced:
-    """Apply each action alone; take the loss after BN re-estimation, and the latency of its int8 file.
+def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupling: Coupling) -> Priced:
+    """Apply each action alone: the loss after BN re-estimation, and the latency of its int8 graph.
 
-    Actions that leave the same shapes and as many MACs cost the same in ONNX Runtime, so one file stands for all of
-    them: in a residual network the blocks of a stage are alike. All files are timed in one interleaved measurement.
-    Those that save most are measured first; those whose files are not made within `time_s` are skipped, and said to be.
+    Actions that lead to the same operators on the same shapes cost the same in ONNX Runtime, so one graph stands for
+    all of them: in a residual network the blocks of a stage are alike. All graphs are timed in one interleaved
+    measurement, and so are the rungs at the end, since gains do not quite add up.
+
+    Args:
+        run: of which this is a stage.
+        original: the network's fp32 file.
+        int8: its int8 file.
+        actions: the decisions.
+        coupling: of the network.
     """
-    workload, original, example = run.workload, run.model, run.workload.example(2)
-    batches = _damage_batches(workload, original)
-    reference = _loss(workload, reestimate_batchnorm(original, batches), batches)
-    tried: dict[str, _Tried] = {}
+    speeds = _Speeds(run, original, coupling)
+    damages = _Damages(run, coupling)
+    keys: dict[str, str] = {}
+    damage: dict[str, float] = {}
     skipped: list[tuple[str, str]] = []
     for index, action in enumerate(actions):
         run.progress(Step("pricing decisions", index, len(actions)))
         try:
-            pruned = prune(original, example, combine(coupling, [action])).model
+            key = speeds.add([action])
+            damage[action.text] = damages.of([action])
+            keys[action.text] = key
         except EdgekitError as error:
             skipped.append((action.text, error.problem))
-            continue
-        damage = _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
-        tried[action.text] = _Tried(
-            action=action, macs=mac_count(pruned, example), shapes=_shapes(pruned), damage=damage
-        )
-    with tempfile.TemporaryDirectory(prefix="edgekit-pricing-") as temporary:
-        root = Path(temporary)
-        first, feeds = _int8_file(original, run, root / "original")
-        files = {"original": first}
-        deadline = time.monotonic() + time_s
-        # What saves most first: if the time ends, it ends among the decisions that matter least.
-        for done, each in enumerate(sorted(tried.values(), key=lambda each: each.macs)):
-            run.progress(Step("exporting decisions", done, len(tried)))
-            key = f"{each.macs} {each.shapes}"
-            if key not in files and time.monotonic() < deadline:
-                pruned = prune(original, example, combine(coupling, [each.action])).model
-                files[key], _ = _int8_file(pruned, run, root / str(len(files)))
-        latency = _latencies(files, feeds, run)
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-    baseline = latency["original"]
-    choices = []
-    for each in tried.values():
-        key = f"{each.macs} {each.shapes}"
-        if key not in latency:
-            skipped.append((each.action.text, "no time left for measuring it"))
-            continue
-        choices.append(
-            Choice(
-                action=each.action,
-                subject=each.action.subject,
-                text=each.action.text,
-                damage=each.damage,
-                gain_ms=baseline - latency[key],
-                gain_bytes=sizes["original"] - sizes[key],
-            )
-        )
     run.progress(Step("pricing decisions", len(actions), len(actions)))
-
-    def joint_damage(taken: Sequence[Choice[Action]]) -> float:
-        pruned = apply(original, combine(coupling, [choice.action for choice in taken]))
-        return _loss(workload, reestimate_batchnorm(pruned, batches), batches) - reference
-
+    ms = speeds.measured()
+    choices = [
+        Choice(
+            action=action,
+            subject=action.subject,
+            text=action.text,
+            damage=damage[action.text],
+            gain_ms=ms[ORIGINAL] - ms[keys[action.text]],
+            gain_bytes=speeds.sizes[ORIGINAL] - speeds.sizes[keys[action.text]],
+        )
+        for action in actions
+        if action.text in keys
+    ]
     rungs = ladder(
         choices,
-        baseline_ms=baseline,
-        baseline_bytes=sizes["original"],
+        baseline_ms=ms[ORIGINAL],
+        baseline_bytes=int8.path.stat().st_size,
         max_bytes=run.budget.max_size_bytes,
         within=inside(coupling),
-        joint_damage=joint_damage,
+        joint_damage=lambda taken: damages.of([choice.action for choice in taken]),
     )
-    return Priced(choices=tuple(choices), rungs=tuple(rungs), baseline_ms=baseline, skipped=tuple(skipped))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tried:
-    """One action applied alone: what is left of the model, and what it lost."""
-
-    action: Action
-    macs: int
-    shapes: str
-    damage: float
-
-
-def _damage_batches(workload: Workload, model: nn.Module) -> list[Batch]:
-    return list(loader(workload.splits.calibration, DAMAGE_BATCH, model=model, limit=DAMAGE_SAMPLES))
-
-
-@torch.no_grad()
-def _loss(workload: Workload, model: nn.Module, batches: Sequence[Batch]) -> float:
-    total = sum(float(workload.task.loss(batch.call(model), batch.target)) * len(batch) for batch in batches)
-    return total / sum(map(len, batches))
-
-
-def _shapes(model: nn.Module) -> str:
-    return " ".join(sorted(str(tuple(value.shape)) for value in model.state_dict().values()))
-
-
-def _int8_file(model: nn.Module, run: Run, folder: Path) -> tuple[Path, Feeds]:
-    """An int8 file of `model`, and one sample for it."""
-    folder.mkdir()
-    exported = export(model, run.workload.example(2), folder / "float.onnx", dynamic=run.workload.dynamic or "batch")
-    feeds = list(calibration_feeds(run.workload, exported.spec, SPEED_CALIBRATION))
-    # Ranges do not change the speed: the cheapest will do.
-    path = quantize(
-        exported.path,
-        feeds,
-        folder / MODEL,
-        spec=exported.spec,
-        target=run.settings.target,
-        ranges="minmax",
-        bias_correction=False,
-    ).path
-    return path, {name: array[:1] for name, array in feeds[0].items()}
-
-
-def _latencies(files: dict[str, Path], feeds: Feeds, run: Run) -> dict[str, float]:
-    timings = latency_table(
-        files,
-        feeds,
-        baseline="original",
-        threads=run.settings.threads,
-        time_s=MEASURE_S_PER_FILE * len(files),
-        seed=run.settings.seed,
-        progress=run.progress,
+    return Priced(
+        choices=tuple(choices),
+        rungs=tuple(_measured_again(rungs, speeds)),
+        baseline_ms=ms[ORIGINAL],
+        skipped=tuple(skipped),
     )
-    base = timings["original"].latency.p50.value
-    # By the paired ratio and not by each file's own median, which drifts with the machine.
-    return {name: base / timing.ratio.value for name, timing in timings.items()}
+
+
+def _measured_again(rungs: Sequence[Rung[Action]], speeds: _Speeds) -> list[Rung[Action]]:
+    """The rungs with the latency of each one's graph instead of the sum of its choices' gains.
+
+    One that is no faster than a milder one has no point.
+    """
+    keys = [speeds.add([choice.action for choice in rung.choices]) for rung in rungs]
+    ms = speeds.measured() if rungs else {}
+    found: list[Rung[Action]] = []
+    for rung, key in zip(rungs, keys, strict=True):
+        if ms[key] < min((each.predicted_ms for each in found), default=ms[ORIGINAL]):
+            found.append(replace(rung, predicted_ms=ms[key], predicted_ratio=ms[ORIGINAL] / ms[key]))
+    return found
+
+
+class _Speeds:
+    """The int8 graphs of plans, one for all plans that cost the same."""
+
+    def __init__(self, run: Run, original: File, coupling: Coupling) -> None:
+        self.run, self.coupling = run, coupling
+        self.source = ir.load(original.path)
+        self.feeds = first_feeds(run.workload.splits.selection, original.spec)
+        self.graphs = {ORIGINAL: file_bytes(sketch(self.source, run.settings.target))}
+        self.sizes = {ORIGINAL: len(self.graphs[ORIGINAL])}
+
+    def add(self, actions: Sequence[Action]) -> str:
+        """The key under which a plan's graph will be measured."""
+        graph = int8_graph(self.run, self.run.model, self.source, combine(self.coupling, actions))
+        key = signature(graph)
+        if key not in self.sizes:
+            self.graphs[key] = file_bytes(graph)
+            self.sizes[key] = len(self.graphs[key])
+        return key
+
+    def measured(self) -> dict[str, float]:
+        """Milliseconds of every graph that has been added."""
+        return latencies_ms(self.run, self.graphs, self.feeds)
+
+
+class _Damages:
+    """The rise of the loss that plans cause without any recovery but that of the BatchNorm statistics.
+
+    Images are laid out channels-last: on CPUs that takes half the time.
+    """
+
+    def __init__(self, run: Run, coupling: Coupling) -> None:
+        self.workload, self.model, self.coupling = run.workload, run.model, coupling
+        drawn = loader(run.workload.splits.calibration, DAMAGE_BATCH, model=run.model, limit=DAMAGE_SAMPLES)
+        self.batches = [batch.to(memory_format=torch.channels_last) for batch in drawn]
+        self.reference = self._loss(self.model)
+
+    def of(self, actions: Sequence[Action]) -> float:
+        """Of a plan, against the original."""
+        return self._loss(apply(self.model, combine(self.coupling, actions))) - self.reference
+
+    @torch.no_grad()
+    def _loss(self, model: nn.Module) -> float:
+        settled = in_layout(with_batch_statistics(model), channels_last=True)
+        loss = self.workload.task.loss
+        total = sum(float(loss(batch.call(settled), batch.target)) * len(batch) for batch in self.batches)
+        return total / sum(map(len, self.batches))

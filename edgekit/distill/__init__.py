@@ -6,7 +6,7 @@
 0.7
 """
 
-from edgekit.distill.batchnorm import reestimate_batchnorm
+from edgekit.distill.batchnorm import reestimate_batchnorm, with_batch_statistics
 from edgekit.distill.distill import DistillConfig, distill, distillation_objective
 
-__all__ = ["DistillConfig", "distill", "distillation_objective", "reestimate_batchnorm"]
+__all__ = ["DistillConfig", "distill", "distillation_objective", "reestimate_batchnorm", "with_batch_statistics"]

@@ -31,15 +31,14 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Batch]) -> nn.Modul
     >>> norm.running_mean.item(), norm.running_var.item()
     (2.0, 2.0)
     """
-    fresh = copy.deepcopy(model).eval()
-    norms = [m for m in fresh.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    fresh = with_batch_statistics(model)
+    norms = _norms(fresh)
     if not norms:
         return fresh
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-        norm.train()
     count = 0
     with torch.no_grad():
         for batch in batches:
@@ -50,3 +49,22 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Batch]) -> nn.Modul
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return fresh.eval()
+
+
+def with_batch_statistics(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode, but for its BatchNorm layers: those normalize by the batch that they are given.
+
+    What `reestimate_batchnorm` leads to, near enough, in one pass over the data instead of two.
+
+    >>> norm = with_batch_statistics(nn.BatchNorm1d(1))
+    >>> norm(torch.tensor([[1.0], [3.0]])).round().tolist()
+    [[-1.0], [1.0]]
+    """
+    twin = copy.deepcopy(model).eval()
+    for norm in _norms(twin):
+        norm.train()
+    return twin
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]

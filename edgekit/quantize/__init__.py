@@ -6,6 +6,7 @@ from edgekit.quantize.ladder import Climbed, Rung, climb
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan, Scale
 from edgekit.quantize.planning import plan_quantization
 from edgekit.quantize.quantize import quantize, quantize_for_targets
+from edgekit.quantize.sketch import sketch
 
 __all__ = [
     "Climbed",
@@ -19,5 +20,6 @@ __all__ = [
     "plan_quantization",
     "quantize",
     "quantize_for_targets",
+    "sketch",
     "sqnr_db",
 ]

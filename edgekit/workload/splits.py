@@ -29,7 +29,7 @@ class Splits:
 
     Args:
         train: what training draws from, augmentations included.
-        calibration: held out of train; sets ranges, importances and BatchNorm statistics.
+        calibration: held out of train, in random order; sets ranges, importances and BatchNorm statistics.
         selection: the only part a decision may look at.
         test: scored once, at the end.
         sources: where train, selection and test came from, for the report.
@@ -109,6 +109,9 @@ def make_splits(
     test_index = _draw(test, np.arange(size_of(test)), limit_test, derive(seed, 2))
     calibration_index = _draw(train, train_index, min(calibration_size, len(train_index) // 4), derive(seed, 3))
     train_index = np.setdiff1d(train_index, calibration_index, assume_unique=True)
+    # A folder of images lies there class by class. Batches that hold one class each would spoil BatchNorm statistics,
+    # and whoever looks at the first samples alone would see few classes.
+    calibration_index = np.random.default_rng(derive(seed, 5)).permutation(calibration_index)
     if selection is None:
         pool, of = (test, test_index) if selection_from == "test" else (train, train_index)
         share = len(of) // 2 if selection_from == "test" else max(len(of) // 10, 1)

@@ -97,3 +97,11 @@ def test_labels_are_found_where_they_cost_nothing():
     assert labels_of(Subset(data, [5, 0])).tolist() == [1, 0]
     assert labels_of([(torch.zeros(1), 0)]) is None
     assert labels_of(TensorDataset(torch.zeros(3, 2))) is None
+
+
+def test_the_first_calibration_samples_are_of_all_classes_even_if_the_data_lie_class_by_class():
+    data = numbered(400)
+    data.labels = sorted(data.labels)
+    labels = labels_of(make_splits(data, numbered(80, 1000), calibration_size=80).calibration)
+    assert np.bincount(labels).tolist() == [20] * 4
+    assert min(np.bincount(labels[:20], minlength=4)) >= 1

@@ -18,16 +18,13 @@ from edgekit.device.profile import Cost, DeviceProfile, Pattern
 from edgekit.device.session import open_session
 from edgekit.progress import Progress, silent
 from edgekit.quantize.kernels import is_int8, kernels_of
-from edgekit.quantize.placement import Placement, wired
-from edgekit.quantize.plan import QuantPlan, Scale
+from edgekit.quantize.placement import wired
 from edgekit.quantize.probe.patterns import HOST_NAME, PROBES, REPEATS, SIDES, Builder, Probe, graph_of
 from edgekit.quantize.qdq import insert
-from edgekit.quantize.targets import ACTIVATION, WEIGHT_LIMIT
+from edgekit.quantize.sketch import SCALE, made_up
+from edgekit.quantize.targets import ACTIVATION
 
 BOUNDARIES = ("QuantizeLinear", "DequantizeLinear")
-SCALE = 0.05
-CUT_SCALE = 6 / 255
-"""Behind a ReLU6, so that the range does what the operator did."""
 DTYPES = ("uint8", "int8")
 HOST_PROBE = next(each for each in PROBES if each.name == HOST_NAME)
 
@@ -85,32 +82,10 @@ def quantized(model: onnx.ModelProto, dtype: str, target: str = "x86-vnni", *, b
     """The int8 form of a probe's graph, from 8-bit integers to 8-bit integers if `bare`, else from fp32 to fp32."""
     twin = ir.from_proto(model)
     placement = wired(twin.graph, {str(node.name) for node in twin.graph})
-    insert(twin, placement, _plan(placement, dtype, target))
+    insert(twin, placement, made_up(placement, dtype, target))
     if bare:
         _bare(twin.graph)
     return ir.to_proto(twin)
-
-
-def _plan(placement: Placement, dtype: str, target: str) -> QuantPlan:
-    """Scales that fit any numbers: behind a ReLU, zero is the lowest integer; elsewhere it lies in the middle."""
-    lowest = int(np.iinfo(dtype).min)
-    cut = {value.name for node in placement.fused.values() for value in node.outputs}
-    scales = {
-        name: Scale(scale=CUT_SCALE, zero_point=lowest, dtype=dtype)
-        if name in cut
-        else Scale(scale=SCALE, zero_point=lowest + 128, dtype=dtype)
-        for name in placement.quantized
-    }
-    return QuantPlan(
-        target=target,
-        scheme="static",
-        ranges="",
-        weight_limit=WEIGHT_LIMIT[target],
-        activations=scales,
-        nodes=tuple(sorted(placement.nodes)),
-        reasons={},
-        bias_shift={},
-    )
 
 
 def _bare(graph: ir.Graph) -> None:

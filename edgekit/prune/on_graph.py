@@ -1,0 +1,157 @@
+"""A plan applied to the exported graph: the pruned network's graph in milliseconds, without PyTorch or an export.
+
+The exporter keeps the names of the modules' tensors, so a plan finds its weights there. What comes of it is good for
+asking what a plan would cost; a network that is kept is pruned as modules, with proof, and exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edgekit.errors import PruneError
+from edgekit.prune.plan import PrunePlan
+
+ZERO_TO_ZERO = ("Mul", "Identity", "Dropout", "Transpose", "Reshape", "Cast")
+"""Operators that answer zero to a zero among their operands."""
+RECURRENT = ("LSTM", "GRU", "RNN")
+
+
+def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
+    """A copy of the exported graph of a network without what the plan, made for that network, removes.
+
+    Weights are sliced where the plan says; the addition of a removed block becomes its shortcut; shapes are inferred
+    anew.
+
+    Args:
+        model: the graph that `edgekit.export` wrote for the network that the plan was made for, in fp32; left as it is.
+        plan: what to remove.
+
+    Raises:
+        PruneError: the graph holds a tensor of the plan in another form (recurrent weights are packed by gate), or its
+            shapes no longer agree; export the pruned network instead.
+    """
+    twin = model.clone()
+    graph = twin.graph
+    _check_recurrent(graph, plan.slices)
+    # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
+    found = [name for name in plan.slices if name in graph.initializers]
+    if plan.slices and not found:
+        raise PruneError(
+            f"the graph has none of the plan's tensors, such as {next(iter(plan.slices))!r}",
+            where="prune_graph",
+            rule="a graph that `edgekit.export` wrote for the network that the plan was made for",
+            way_out="export that network",
+        )
+    for name in found:
+        for axis, indexes in plan.slices[name].items():
+            _slice(graph.initializers[name], axis, indexes)
+    for block in plan.blocks:
+        _bypass(graph, block.last)
+    passes.RemoveUnusedNodesPass()(twin)
+    return _with_shapes(twin)
+
+
+def _check_recurrent(graph: ir.Graph, names: Collection[str]) -> None:
+    owners = {name.rpartition(".")[0] for name in names}
+    for node in graph:
+        if node.op_type in RECURRENT and any(_belongs(str(node.name), owner) for owner in owners):
+            raise PruneError(
+                f"{node.name} packs its weights by gate",
+                where="prune_graph",
+                rule="weights in the form that they have in the module",
+                way_out="export the pruned network",
+            )
+
+
+def _slice(value: ir.Value, axis: int, indexes: Sequence[int]) -> None:
+    assert value.const_value is not None
+    array = value.const_value.numpy()
+    if array.ndim == 2 and all(use.node.op_type == "MatMul" and use.idx == 1 for use in value.uses()):
+        axis = 1 - axis  # A product with the matrix itself: the exporter has transposed what a Linear layer holds.
+    if axis >= array.ndim or max(indexes) >= array.shape[axis]:
+        raise PruneError(
+            f"{value.name} has shape {list(array.shape)}",
+            where="prune_graph",
+            rule=f"dimension {axis} with index {max(indexes)}, as the plan has it",
+            way_out="export the pruned network",
+        )
+    smaller = np.delete(array, list(indexes), axis=axis)
+    value.const_value = ir.tensor(smaller, name=value.name)
+    value.shape = ir.Shape(smaller.shape)
+    for use in value.uses():
+        _regroup(use.node, value, array.shape, smaller.shape)
+
+
+def _regroup(node: ir.Node, weight: ir.Value, before: Sequence[int], after: Sequence[int]) -> None:
+    """Groups of a convolution go whole: fewer filters are fewer groups."""
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    if node.op_type in ("Conv", "ConvTranspose") and node.inputs[1] is weight and groups > 1:
+        node.attributes["group"] = ir.AttrInt64("group", groups * after[0] // before[0])
+
+
+def _bypass(graph: ir.Graph, last: str) -> None:
+    """Let the addition that a branch ends in be its other operand; `last` is the branch's last layer."""
+    ends = [node for node in graph if _belongs(str(node.name), last)]
+    zero = ends[-1].outputs[0] if ends else None
+    while zero is not None:
+        uses = list(zero.uses())
+        reader = uses[0].node if len(uses) == 1 else None
+        if reader is None:
+            break
+        if reader.op_type == "Add":
+            shortcut = reader.inputs[1 - uses[0].idx]
+            total = reader.outputs[0]
+            if shortcut is None or total.is_graph_output():
+                break
+            total.replace_all_uses_with(shortcut)
+            _merge_relus(shortcut)
+            return
+        if reader.op_type not in ZERO_TO_ZERO:
+            break
+        zero = reader.outputs[0]
+    raise PruneError(
+        f"no addition behind {last!r} in the graph",
+        where="prune_graph",
+        rule="a branch that is added to a shortcut",
+        way_out="export the pruned network",
+    )
+
+
+def _merge_relus(value: ir.Value) -> None:
+    """The ReLU behind a bypassed addition does nothing more to what a ReLU has made."""
+    source = value.producer()
+    if source is None or source.op_type != "Relu":
+        return
+    for use in list(value.uses()):
+        if use.node.op_type == "Relu" and not use.node.outputs[0].is_graph_output():
+            use.node.outputs[0].replace_all_uses_with(value)
+
+
+def _belongs(name: str, module: str) -> bool:
+    """Whether a node is of a module itself: it bears its name, or that and an operator's."""
+    if name == module:
+        return True
+    rest = name.removeprefix(f"{module}.")
+    return rest != name and "." not in rest and rest[:1].isupper()
+
+
+def _with_shapes(model: ir.Model) -> ir.Model:
+    """The same with the shapes of all values inferred anew, which also proves that they agree."""
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    try:
+        inferred = passes.ShapeInferencePass(strict_mode=True, data_prop=True)(model).model
+    except Exception as error:
+        raise PruneError(
+            f"shapes do not agree: {error}",
+            where="prune_graph",
+            rule="the network's code takes its sizes from its tensors",
+            way_out="export the pruned network",
+        ) from error
+    return inferred
