@@ -69,6 +69,7 @@ class Round:
                 "size_bytes": self.outcome.size_bytes,
             },
             "holds_with_margin": self.holds,
+            "weights": str(self.recovered.folder),
             "fit": json.loads((self.recovered.folder / "fit.json").read_text()),
         }
 
