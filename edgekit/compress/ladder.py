@@ -1,7 +1,9 @@
 """Which decisions to take together: a ladder of plans, each faster than the one before.
 
 Every single decision (remove this block, narrow that group) has a damage, the rise of the loss that it causes alone,
-and a gain, the measured latency that it saves alone in int8. Rungs collect decisions by damage per microsecond gained.
+and a gain, the measured latency that it saves alone in int8. Rungs collect decisions by damage per microsecond gained,
+step by step, with the joint damage measured at each; beside them stand the plans that a knapsack proposes from the
+single damages, in milliseconds. What does less damage for its speed is kept.
 """
 
 from __future__ import annotations
@@ -10,44 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from edgekit.compress.choice import Choice
+from edgekit.compress.knapsack import knapsack
+
 A = TypeVar("A")
 
 FIRST_RATIO = 1.15
 """A rung that promises less is not worth a training of its own."""
-NEXT_RATIO = 1.04
-"""How much faster the next rung must promise to be."""
+NEXT_RATIO = 1.12
+"""How much faster the next rung must promise to be: ten rungs reach three times the speed."""
 LEAST_LEFT = 0.2
 """Share of the latency below which gains no longer add up, so that predictions are fiction."""
-MOST_RUNGS = 8
+MOST_RUNGS = 10
 TRIED_TOGETHER = 4
 """Choices of which the joint damage is measured at each step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice(Generic[A]):
-    """One decision with its price.
-
-    `subject` names what it decides about (a block, a group): of several choices on one subject a plan takes one.
-    `damage` is the rise of the loss without any recovery, `gain_ms` the latency and `gain_bytes` the size that the int8
-    file loses, all measured alone.
-    """
-
-    action: A
-    subject: str
-    text: str
-    damage: float
-    gain_ms: float
-    gain_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form."""
-        return {
-            "subject": self.subject,
-            "text": self.text,
-            "damage": self.damage,
-            "gain_ms": self.gain_ms,
-            "gain_bytes": self.gain_bytes,
-        }
+CLEARLY = 0.9
+"""A plan of the knapsack takes a rung's place if its damage is less than this share of the rung's: rungs that grew step
+by step have the advantage that each goes on from the weights of the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,39 +86,66 @@ def ladder(
     >>> [[choice.subject for choice in rung.choices] for rung in rungs]
     [['a'], ['a', 'b']]
     """
-    taken: tuple[Choice[A], ...] = ()
-    rungs: list[Rung[A]] = []
-    damage = 0.0
-    limit = baseline_bytes if max_bytes is None else max_bytes
+    book = _Book(choices=tuple(choices), ms=baseline_ms, size=baseline_bytes, within=within, joint_damage=joint_damage)
+    rungs = book.grown(baseline_bytes if max_bytes is None else max_bytes)
+    return rungs if max_bytes is not None else [book.or_better(rung) for rung in rungs]
 
-    def rung() -> Rung[A]:
-        left_ms = baseline_ms - _saved_ms(taken)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Book(Generic[A]):
+    """The choices, and what is known of the network without them."""
+
+    choices: tuple[Choice[A], ...]
+    ms: float
+    size: int
+    within: Mapping[str, str]
+    joint_damage: Callable[[Sequence[Choice[A]]], float]
+
+    def rung(self, taken: tuple[Choice[A], ...], damage: float) -> Rung[A]:
+        left_ms = self.ms - _saved_ms(taken)
         return Rung(
             choices=taken,
             damage=damage,
-            predicted_ratio=baseline_ms / left_ms,
+            predicted_ratio=self.ms / left_ms,
             predicted_ms=left_ms,
-            predicted_bytes=baseline_bytes - _saved_bytes(taken),
+            predicted_bytes=self.size - _saved_bytes(taken),
         )
 
-    while len(rungs) < MOST_RUNGS:
-        worth = _saved_ms if baseline_bytes - _saved_bytes(taken) <= limit else _saved_bytes
-        tries = _promising(choices, taken, within, worth)
-        if not tries:
-            break
-        before = worth(taken)
-        options = [(joint_damage(together), together) for together in tries]
-        damage, taken = min(options, key=lambda each: _price(each[0] - damage, worth(each[1]) - before))
-        if baseline_ms - _saved_ms(taken) <= LEAST_LEFT * baseline_ms:
-            break
-        if baseline_bytes - _saved_bytes(taken) > limit:
-            continue
-        first = 0.0 if baseline_bytes > limit else FIRST_RATIO
-        if rung().predicted_ratio >= (rungs[-1].predicted_ratio * NEXT_RATIO if rungs else first):
-            rungs.append(rung())
-    if taken and not rungs and 0 < _saved_ms(taken) < baseline_ms:
-        rungs.append(rung())
-    return rungs
+    def grown(self, limit: int) -> list[Rung[A]]:
+        """Choice by choice; none before the size is within `limit`."""
+        taken: tuple[Choice[A], ...] = ()
+        rungs: list[Rung[A]] = []
+        damage = 0.0
+        while len(rungs) < MOST_RUNGS:
+            worth = _saved_ms if self.size - _saved_bytes(taken) <= limit else _saved_bytes
+            tries = _promising(self.choices, taken, self.within, worth)
+            if not tries:
+                break
+            before = worth(taken)
+            options = [(self.joint_damage(together), together) for together in tries]
+            damage, taken = min(options, key=lambda each: _price(each[0] - damage, worth(each[1]) - before))
+            if not self._is_real(taken):
+                break
+            if self.size - _saved_bytes(taken) > limit:
+                continue
+            found = self.rung(taken, damage)
+            first = 0.0 if self.size > limit else FIRST_RATIO
+            if found.predicted_ratio >= (rungs[-1].predicted_ratio * NEXT_RATIO if rungs else first):
+                rungs.append(found)
+        if taken and not rungs and 0 < _saved_ms(taken) < self.ms:
+            rungs.append(self.rung(taken, damage))
+        return rungs
+
+    def or_better(self, rung: Rung[A]) -> Rung[A]:
+        """The rung, or what the knapsack finds for the same gain if that does clearly less damage."""
+        found = knapsack(self.choices, gain_ms=self.ms - rung.predicted_ms, within=self.within)
+        if not found or not self._is_real(found) or {c.text for c in found} == {c.text for c in rung.choices}:
+            return rung
+        damage = self.joint_damage(found)
+        return self.rung(found, damage) if damage < CLEARLY * rung.damage else rung
+
+    def _is_real(self, taken: Sequence[Choice[A]]) -> bool:
+        return self.ms - _saved_ms(taken) > LEAST_LEFT * self.ms
 
 
 def _saved_ms(taken: Sequence[Choice[A]]) -> float:

@@ -10,7 +10,8 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from edgekit.compress.ladder import Choice, Rung, ladder
+from edgekit.compress.choice import Choice
+from edgekit.compress.ladder import Rung, ladder
 from edgekit.compress.run import Run
 from edgekit.compress.speed import file_bytes, int8_graph, latencies_ms, signature
 from edgekit.compress.stages import File

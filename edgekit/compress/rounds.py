@@ -14,7 +14,7 @@ from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
 from edgekit.compress.screening import Screened
-from edgekit.prune import Action, Coupling, combine
+from edgekit.prune import Action, Coupling, PrunePlan, combine
 from edgekit.stats import Estimate
 from edgekit.workload import digest_of
 
@@ -106,11 +106,12 @@ def rounds(
             break
         spare = (1 - ROUND_SHARE) * usable
         rung, number = following.rung, len(done) + 1
+        plan = combine(coupling, [choice.action for choice in rungs[rung].choices])
         recovered = recover(
             run,
             f"recovering-round-{number}",
-            combine(coupling, [choice.action for choice in rungs[rung].choices]),
-            _start(rung, done, screened),
+            plan,
+            _start(rung, plan, done, screened),
             deadline_s=usable if spare < LAST_SHARE * budget.time_s else ROUND_SHARE * usable,
             seed=number,
             rate=AGAIN_RATE if following.again else 1.0,
@@ -155,8 +156,9 @@ def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budg
     return max(rung, fast[0]) if fast else len(rungs) - 1
 
 
-def _start(rung: int, done: Sequence[Round], screened: Sequence[Screened]) -> Recovered | None:
-    """The weights of the boldest rung up to `rung` that has some; those of a round rather than of the screening."""
+def _start(rung: int, plan: PrunePlan, done: Sequence[Round], screened: Sequence[Screened]) -> Recovered | None:
+    """The weights of the boldest rung up to `rung` that `plan` goes on from; a round's rather than a screening's."""
     known = [(each.rung, True, each.number, each.recovered) for each in done if each.rung <= rung]
     known += [(each.rung, False, 0, each.recovered) for each in screened if each.rung <= rung]
-    return max(known, key=lambda each: each[:3])[3] if known else None
+    fitting = [each for each in known if plan.includes(each[3].plan)]
+    return max(fitting, key=lambda each: each[:3])[3] if fitting else None

@@ -48,6 +48,16 @@ class PrunePlan:
         rows += [f"{block.name}: removed, its shortcut stays" for block in self.blocks]
         return "\n".join(rows) or "nothing to remove"
 
+    def includes(self, other: Self) -> bool:
+        """Whether it removes all that another plan for the same model removes, so that it can go on from there."""
+        gone = {name for block in self.blocks for name in (block.last, *block.modules)}
+        return {block.name for block in other.blocks} <= {block.name for block in self.blocks} and all(
+            set(indexes) <= set(self.slices.get(name, {}).get(axis, ()))
+            for name, axes in other.slices.items()
+            if name.rpartition(".")[0] not in gone
+            for axis, indexes in axes.items()
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""
         return {

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.compress import Budget, Settings
+from edgekit.compress.choice import Choice
 from edgekit.compress.finish import Candidate, choose
-from edgekit.compress.ladder import Choice, ladder
+from edgekit.compress.ladder import ladder
 from edgekit.compress.stages import File
 from edgekit.errors import EdgekitError
 from edgekit.spec import IOSpec
@@ -177,3 +178,13 @@ def test_settings_name_the_wrong_option(changed, where):
 def test_the_grid_is_the_devices():
     assert [Settings(target=target).channel_grid for target in ("x86-vnni", "x86-avx2", "arm64")] == [16, 8, 8]
     assert Settings(grid=4).channel_grid == 4
+
+
+def test_where_the_greedy_way_is_clearly_worse_the_knapsack_has_the_rung():
+    # The best rate comes first, and what is left to choose from then costs more than the one right choice.
+    choices = [
+        Choice(action=name, subject=subject, text=name, damage=damage, gain_ms=gain, gain_bytes=1)
+        for name, subject, damage, gain in (("a", "a", 0.1, 0.11), ("b", "b", 0.5, 0.2), ("c", "c", 0.3, 0.3))
+    ]
+    first, *_ = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={"a": "c", "b": "c"}, joint_damage=added_up)
+    assert [choice.text for choice in first.choices] == ["c"]

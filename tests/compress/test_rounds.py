@@ -1,5 +1,6 @@
 """Where the search goes next, decision by decision."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from edgekit.compress import Budget
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered
 from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step
-from edgekit.compress.screening import LEFT, Screened
+from edgekit.compress.screening import LEFT, MOST_SCREENED, Screened, next_to_screen
 from edgekit.prune import PrunePlan
 from edgekit.stats import Estimate
 
@@ -108,10 +109,26 @@ def test_without_a_limit_on_the_drop_everything_is_tried():
 
 
 def test_a_round_starts_from_the_boldest_weights_that_fit_its_rung():
-    known = screened(0.1, 0.2, 0.3)
-    assert _start(1, [], known).folder.name == "screened-1"
-    assert _start(1, tried((1, 1.0)), known).folder.name == "round-1"
-    assert _start(2, tried((1, 0.2)), known).folder.name == "screened-2"
-    assert _start(0, tried((1, 9.0)), known).folder.name == "screened-0"
-    assert _start(3, tried((2, 0.2)), known[:1]).folder.name == "round-1"
-    assert _start(0, [], []) is None
+    known, plan = screened(0.1, 0.2, 0.3), weights("").plan
+    assert _start(1, plan, [], known).folder.name == "screened-1"
+    assert _start(1, plan, tried((1, 1.0)), known).folder.name == "round-1"
+    assert _start(2, plan, tried((1, 0.2)), known).folder.name == "screened-2"
+    assert _start(0, plan, tried((1, 9.0)), known).folder.name == "screened-0"
+    assert _start(3, plan, tried((2, 0.2)), known[:1]).folder.name == "round-1"
+    assert _start(0, plan, [], []) is None
+
+
+def test_a_round_does_not_start_from_a_plan_that_took_what_it_keeps():
+    narrow = replace(weights("").plan, slices={"a.weight": {0: (1, 2)}})
+    found = [Screened(rung=0, drop=estimate(0.1), recovered=Recovered(plan=narrow, folder=Path("narrow")))]
+    assert _start(1, replace(narrow, slices={"a.weight": {0: (1, 2, 3)}}), [], found).folder.name == "narrow"
+    assert _start(1, replace(narrow, slices={"a.weight": {0: (1, 3)}}), [], found) is None
+
+
+@pytest.mark.parametrize("boldest", range(-1, 10))
+def test_screening_closes_in_on_the_boldest_rung_that_should_hold(boldest):
+    found = []
+    while (rung := next_to_screen(found, 10, BUDGET)) is not None:
+        found += [replace(screened(0.1 if rung <= boldest else 9.0)[0], rung=rung)]
+    assert len(found) <= MOST_SCREENED
+    assert first_rung(ladder(*[1.0] * 10), found, BUDGET) == max(boldest, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,3 +211,17 @@ def test_the_coupling_prints(coupling):
     listed = coupling.to_dict()
     assert listed["groups"] == [{"name": "0", "channels": 16}, {"name": "3", "channels": 24}]
     json.dumps(listed)
+
+
+def test_a_plan_includes_what_it_can_go_on_from(coupling):
+    def plan(first, second=range(24)):
+        return room.make_plan(coupling, {"0": first, "3": second})
+
+    assert plan(range(4)).includes(plan(range(8)))
+    assert plan(range(4), range(9)).includes(plan(range(4)))
+    assert not plan(range(8)).includes(plan(range(4)))
+    assert not plan(range(4)).includes(plan(range(8, 16)))
+    assert not plan(range(4)).includes(plan(range(8), range(9)))
+    block = room.ResidualBlock(name="b", last="3", modules=("0", "1"), shape=(24, 6, 6))
+    assert replace(plan(range(16)), blocks=(block,)).includes(plan(range(4)))
+    assert not plan(range(4)).includes(replace(plan(range(16)), blocks=(block,)))
