@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,8 @@ KEPT = 1024
 PERIOD = 251
 """Weights repeat after so many numbers, so that a request is small."""
 SCALE = 0.05
-CUT_SCALE = 6 / 255
-"""Of values whose zero point is the lowest integer: they come from a ReLU, or from a ReLU6, which then costs nothing."""
+CUT_SCALE = 0.5 / 255
+"""Of values whose zero point is the lowest integer: so small that a ReLU, or a cut at 1 or 6, is done by rounding."""
 NARROWER = 0.01
 """By so much each further scale of a graph differs from the one before: what has one scale has one, and no more."""
 
@@ -35,25 +35,32 @@ class Cut:
     Args:
         key: digest of its operators, attributes, sizes and types, not of its weights.
         graph: an ONNX file.
+        inputs: numpy's name of the type, and the sizes, of each input in order.
     """
 
     key: str
     graph: bytes
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def cut(network: Network, centre: Sequence[int], around: Sequence[Sequence[int]] = ()) -> Cut:
-    """The graph of a group of nodes and the groups that read what it makes.
-
-    Values between the groups in `around` are cut: one side becomes an output, the other an input of the graph, and
-    each group has inputs of its own. So the graph holds exactly what each group holds alone, but for the border between
-    `centre` and the others.
+def cut(network: Network, parts: Sequence[Sequence[int]], edges: Collection[tuple[int, int]]) -> Cut:
+    """The graph of some groups of nodes.
 
     Args:
         network: the nodes' graph.
-        centre: nodes, in order.
-        around: groups of nodes, each in order.
+        parts: groups of nodes, each in order, none before one that it reads.
+        edges: pairs of positions in `parts`: the second reads the first. Values between other groups are cut: one side
+            becomes an output, the other an input of the graph, and each group has inputs of its own.
     """
-    return _Cutter(network).cut(centre, around)
+    return _Cutter(network).cut(parts, edges)
+
+
+def nothing() -> Cut:
+    """A graph that does next to nothing: what a call costs."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x0", "y0")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x0"], ["y0"])], "piece", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return Cut(key="call", graph=model.SerializeToString(deterministic=True), inputs=(("float32", (1,)),))
 
 
 class _Cutter:
@@ -61,23 +68,30 @@ class _Cutter:
         self.network = network
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
+        self.sizes: list[tuple[str, tuple[int, ...]]] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.initializers: list[TensorProto] = []
         self.described: list[object] = []
+        self.dimensions: dict[str, str] = {}
         self.scales: dict[tuple[bytes, bytes], float] = {}
         self.first: dict[str, float] = {}
         self.scale_of: dict[str, float] = {}
 
-    def cut(self, centre: Sequence[int], around: Sequence[Sequence[int]]) -> Cut:
-        inner = self._group(centre, {})
-        if not around:
-            self._export([name for index in centre for name in self._exits(index, centre)], inner)
-        for group in around:
-            names = self._group(group, inner)
-            self._export([name for index in group for name in self._exits(index, group)], names)
-        ends = [(value.type.tensor_type.elem_type, _sizes(value)) for value in (*self.inputs, *self.outputs)]
+    def cut(self, parts: Sequence[Sequence[int]], edges: Collection[tuple[int, int]]) -> Cut:
+        made: list[dict[str, str]] = []
+        for position, part in enumerate(parts):
+            makers = [made[maker] for maker, reader in sorted(edges) if reader == position]
+            names = {name: new for maker in makers for name, new in maker.items()}
+            self.described.append(len(part))
+            for index in part:
+                self._node(self.network.nodes[index], names)
+            inside = set(part).union(*(parts[reader] for maker, reader in edges if maker == position))
+            own = [name for index in part for name in self.network.nodes[index].output if name]
+            self._export([name for name in own if self._leaves(name, inside, alone=len(inside) == len(part))], names)
+            made.append({name: names[name] for name in own})
         used = sorted({node.domain for node in self.nodes})
         opsets = {domain: self.network.opsets.get(domain, 1) for domain in used}
+        ends = [[*map(_described, self.inputs)], self.sizes, [*map(_described, self.outputs)]]
         key = hashlib.sha256(json.dumps([opsets, self.described, ends]).encode()).hexdigest()[:32]
         graph = helper.make_graph(self.nodes, "piece", self.inputs, self.outputs, self.initializers)
         model = helper.make_model(
@@ -85,24 +99,14 @@ class _Cutter:
             opset_imports=[helper.make_opsetid(*entry) for entry in opsets.items()],
             ir_version=self.network.ir_version,
         )
-        return Cut(key=key, graph=model.SerializeToString(deterministic=True))
+        return Cut(key=key, graph=model.SerializeToString(deterministic=True), inputs=tuple(self.sizes))
 
-    def _exits(self, index: int, group: Sequence[int]) -> list[str]:
-        """What a node makes for others than its group."""
-        network, members = self.network, set(group)
-        return [
-            name
-            for name in self.network.nodes[index].output
-            if name and (name in network.outputs or not members.issuperset(network.readers.get(name, ())))
-        ]
-
-    def _group(self, group: Sequence[int], known: dict[str, str]) -> dict[str, str]:
-        """Add the nodes of a group; returns the new names of what it makes."""
-        names = dict(known)
-        self.described.append(len(group))
-        for index in group:
-            self._node(self.network.nodes[index], names)
-        return names
+    def _leaves(self, name: str, inside: Collection[int], *, alone: bool) -> bool:
+        """Whether a value is read by nodes that are not there; one that nobody reads goes out where no reader is."""
+        readers = self.network.readers.get(name, [])
+        if name in self.network.outputs and (alone or not readers):
+            return True
+        return any(reader not in inside for reader in readers)
 
     def _node(self, node: onnx.NodeProto, names: dict[str, str], bias: np.float32 | None = None) -> None:
         twin = onnx.NodeProto()
@@ -120,9 +124,7 @@ class _Cutter:
                 elif name in self.network.constants:
                     names[name] = self._constant(node, position, name, bias)
                 else:
-                    names[name] = f"x{len(self.inputs)}"
-                    kind, shape = self.network.kinds[name]
-                    self.inputs.append(helper.make_tensor_value_info(names[name], kind, shape))
+                    names[name] = self._input(name)
             twin.input[position] = names[name] if name else ""
         if node.op_type == DEQUANTIZE:
             self.scale_of[node.output[0]] = self.first.get(twin.input[1], 1.0)
@@ -146,7 +148,19 @@ class _Cutter:
 
     def _export(self, values: Sequence[str], names: dict[str, str]) -> None:
         for name in values:
-            self.outputs.append(helper.make_tensor_value_info(names[name], *self.network.kinds[name]))
+            self.outputs.append(helper.make_tensor_value_info(names[name], self.network.kinds[name][0], None))
+
+    def _input(self, name: str) -> str:
+        new = f"x{len(self.inputs)}"
+        kind, shape = self.network.kinds[name]
+        known = self.network.declared.get(name, (None,) * len(shape))
+        plain = [
+            self.dimensions.setdefault(size, f"d{len(self.dimensions)}") if isinstance(size, str) else size
+            for size in known
+        ]
+        self.inputs.append(helper.make_tensor_value_info(new, kind, plain))
+        self.sizes.append((helper.tensor_dtype_to_np_dtype(kind).name, shape))
+        return new
 
     def _constant(self, node: onnx.NodeProto, position: int, name: str, bias: np.float32 | None) -> str:
         tensor = self.network.constants[name]
@@ -191,8 +205,9 @@ class _Cutter:
         return np.full(array.shape, self.scales[own], array.dtype), round(self.scales[own], 9)
 
 
-def _sizes(value: onnx.ValueInfoProto) -> list[int]:
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+def _described(value: onnx.ValueInfoProto) -> list[object]:
+    dims = value.type.tensor_type.shape.dim
+    return [value.name, value.type.tensor_type.elem_type, [dim.dim_param or dim.dim_value for dim in dims]]
 
 
 def _filled(dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:

@@ -30,6 +30,8 @@ class Network:
         derived: for each value that depends on constants alone but is not folded (weights behind a DequantizeLinear),
             the nodes that make it, in order.
         kinds: ONNX element type and sizes of every value.
+        declared: sizes of values as ONNX Runtime knows them before it runs: a number, a dimension's name, or None.
+            Some of its fusions ask for them.
         outputs: of the graph.
         opsets: version of each domain.
         ir_version: of the file.
@@ -39,6 +41,7 @@ class Network:
     constants: dict[str, onnx.TensorProto]
     derived: dict[str, list[onnx.NodeProto]]
     kinds: dict[str, tuple[int, Shape]]
+    declared: dict[str, tuple[int | str | None, ...]]
     outputs: frozenset[str]
     opsets: dict[str, int]
     ir_version: int
@@ -79,16 +82,19 @@ def prepared(model: Path | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] 
     where = str(model) if isinstance(model, Path) else "model"
     _refuse_control_flow(proto.graph, where)
     constants = _constants(proto.graph)
-    _fix_inputs(proto.graph, shapes or {}, constants, where)
     nodes = list(proto.graph.node)
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
-    kinds = _inferred(proto, nodes, constants)
+    _make_light(proto.graph, nodes, constants)
+    declared = _declared(proto)
+    _fix_inputs(proto.graph, shapes or {}, constants, where)
+    kinds = _inferred(proto, constants)
     nodes, derived = _folded(nodes, constants, kinds, proto)
     network = Network(
-        nodes=_unshared(nodes, kinds, {value.name for value in proto.graph.output}),
+        nodes=_unshared(nodes, kinds, declared, {value.name for value in proto.graph.output}),
         constants=constants,
         derived=derived,
         kinds=kinds,
+        declared=declared,
         outputs=frozenset(value.name for value in proto.graph.output),
         opsets=opsets,
         ir_version=proto.ir_version,
@@ -190,26 +196,42 @@ def _fix_inputs(
             dim.dim_value = size
 
 
-def _inferred(
-    proto: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
-) -> dict[str, tuple[int, Shape]]:
+def _make_light(
+    graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
+) -> None:
+    """Take the large weights out: sizes alone are asked for, and a weight as an input need not be copied."""
+    del graph.initializer[:]
+    inputs = {value.name for value in graph.input}
+    for name, tensor in constants.items():
+        if math.prod(tensor.dims) <= LARGEST_FOLD // 64:
+            small = graph.initializer.add()
+            small.CopyFrom(tensor)
+            small.name = name
+        elif name not in inputs:
+            graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+    del graph.node[:]
+    graph.node.extend(_standing_in(node) for node in nodes)
+
+
+def _declared(proto: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
+    known = onnx.shape_inference.infer_shapes(proto).graph
+    return {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in (*known.input, *known.value_info, *known.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def _inferred(proto: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, tuple[int, Shape]]:
     """Element type and sizes of every value for the sizes of the inputs that the graph has now."""
     graph = proto.graph
     # What the file says of its values was written with open sizes.
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-    del graph.initializer[:]
-    # Shapes alone are asked for: a large weight is as good as an input, and need not be copied.
-    for name, tensor in constants.items():
-        if math.prod(tensor.dims) <= LARGEST_FOLD // 64:
-            small = graph.initializer.add()
-            small.CopyFrom(tensor)
-            small.name = name
-        elif all(value.name != name for value in graph.input):
-            graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
-    del graph.node[:]
-    graph.node.extend(_standing_in(node) for node in nodes)
     known = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     kinds = {}
     for value in (*known.input, *known.value_info, *known.output):
@@ -281,7 +303,10 @@ def _computed(
 
 
 def _unshared(
-    nodes: Sequence[onnx.NodeProto], kinds: dict[str, tuple[int, Shape]], outputs: Collection[str]
+    nodes: Sequence[onnx.NodeProto],
+    kinds: dict[str, tuple[int, Shape]],
+    declared: dict[str, tuple[int | str | None, ...]],
+    outputs: Collection[str],
 ) -> list[onnx.NodeProto]:
     """A DequantizeLinear for each reader, as ONNX Runtime has it, too: each is part of its reader's kernel."""
     shared: dict[str, onnx.NodeProto] = {}
@@ -300,6 +325,8 @@ def _unshared(
                     own.CopyFrom(shared[name])
                     own.output[0] = twin.input[position] = f"{name}/{len(made)}/{position}"
                     kinds[own.output[0]] = kinds[name]
+                    if name in declared:
+                        declared[own.output[0]] = declared[name]
                     made.append(own)
             made.append(twin)
         else:

@@ -2,27 +2,28 @@
 
 A kernel timed alone is not what it is inside a network: ONNX Runtime keeps images in blocks of channels (fp32) or with
 channels last (int8) between kernels, and changes the layout at the ends of a graph; it fuses neighbours; and a call has
-a cost of its own. So a piece is timed *together with the pieces that read what it makes*, and what those cost alone is
-taken off:
+a cost of its own. So a piece is timed *together with what reads it*, and what that costs without the piece is taken
+off:
 
-    cost of a piece in its place = T(piece and those behind it) - sum of T(each behind it, alone)
+    cost of a piece in its place = T(piece and what is behind it) - T(what is behind it)
 
-Whatever the ends of a graph cost is in both terms and cancels: summed over a chain of pieces, T(ab) - T(b) + T(bc) -
-T(c) + T(c) is T(abc), if the border between a and b costs the same whether or not c follows. (Statistical physics knows
-the sum as the Bethe or Kikuchi approximation: J. Yedidia, W. Freeman, Y. Weiss, *Constructing free-energy
+What the ends of a graph cost is in both terms: summed over a chain of pieces, T(ab) - T(b) + T(bc) - T(c) + T(c) is
+T(abc), if the border between a and b costs the same whether or not c follows. Operators that take any layout (a sum, a
+concatenation) pass on what their readers ask for, so behind those, their readers are in the graph, too. (Statistical
+physics knows such sums as Kikuchi approximations: J. Yedidia, W. Freeman, Y. Weiss, *Constructing free-energy
 approximations and generalized belief propagation algorithms*, 2005.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
-from edgekit.profiling.cutting import Cut, cut
-from edgekit.profiling.grouping import groups
+from edgekit.profiling.cutting import Cut, cut, nothing
+from edgekit.profiling.grouping import LIGHT, groups
 from edgekit.profiling.network import DEQUANTIZE, QUANTIZE, Network, prepared
 
 
@@ -31,11 +32,11 @@ class Piece:
     """Nodes that ONNX Runtime runs as one kernel or a few, in their place in a network.
 
     Args:
-        key: of `graph`.
+        key: of `together`; it depends on operators, attributes, sizes and types, not on weights.
         text: what it is, for people.
         precision: `int8` where it reads or makes 8-bit integers, else `fp32`.
-        graph: an ONNX file of the piece and those that read what it makes.
-        behind: those alone.
+        together: the graph of the piece and what is behind it.
+        behind: the graph of that alone.
         count: how often it occurs.
         nodes: names of the nodes it stands for, of all its occurrences.
     """
@@ -43,8 +44,8 @@ class Piece:
     key: str
     text: str
     precision: str
-    graph: bytes
-    behind: tuple[Cut, ...]
+    together: Cut
+    behind: Cut
     count: int
     nodes: tuple[str, ...]
 
@@ -61,29 +62,16 @@ def pieces(model: Path | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | 
     """
     network = prepared(model, shapes)
     parts = groups(network)
-    part_of = {index: number for number, part in enumerate(parts) for index in part}
-    alone: dict[int, Cut] = {}
+    cutter = _Neighbours(network, parts)
     found: dict[str, Piece] = {}
     for number, part in enumerate(parts):
-        behind = sorted(
-            {
-                part_of[reader]
-                for index in part
-                for name in network.nodes[index].output
-                for reader in network.readers.get(name, ())
-            }
-            - {number}
-        )
-        joined = cut(network, part, [parts[each] for each in behind])
-        for each in behind:
-            if each not in alone:
-                alone[each] = cut(network, parts[each])
+        together, behind = cutter.cuts(number)
         piece = Piece(
-            key=joined.key,
+            key=together.key,
             text=_text(network, part),
             precision=_precision(network, part),
-            graph=joined.graph,
-            behind=tuple(alone[each] for each in behind),
+            together=together,
+            behind=behind,
             count=1,
             nodes=tuple(_name(network.nodes[index]) for index in part),
         )
@@ -94,14 +82,56 @@ def pieces(model: Path | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | 
     return tuple(found.values())
 
 
-def graphs(found: Sequence[Piece]) -> dict[str, tuple[str, bytes]]:
-    """What is to be timed for some pieces: by key a text for people and an ONNX file, each once."""
-    timed: dict[str, tuple[str, bytes]] = {}
-    for piece in found:
-        timed.setdefault(piece.key, (piece.text, piece.graph))
-        for each in piece.behind:
-            timed.setdefault(each.key, (f"behind {piece.text}", each.graph))
-    return timed
+def graphs(found: Sequence[Piece]) -> dict[str, Cut]:
+    """What is to be timed for some pieces, each graph once, by key."""
+    empty = nothing()
+    return {empty.key: empty, **{each.key: each for piece in found for each in (piece.together, piece.behind)}}
+
+
+class _Neighbours:
+    """Which groups read which."""
+
+    def __init__(self, network: Network, parts: Sequence[Sequence[int]]) -> None:
+        self.network, self.parts = network, parts
+        part_of = {index: number for number, part in enumerate(parts) for index in part}
+        self.readers = [
+            sorted(
+                {
+                    part_of[reader]
+                    for index in part
+                    for name in network.nodes[index].output
+                    for reader in network.readers.get(name, ())
+                }
+                - {number}
+            )
+            for number, part in enumerate(parts)
+        ]
+        self.made: dict[frozenset[tuple[int, int]], Cut] = {}
+
+    def cuts(self, number: int) -> tuple[Cut, Cut]:
+        """A group with what is behind it, and that alone."""
+        behind = {(reader, further) for reader in self.readers[number] for further in self._through(reader)}
+        around = {*self.readers[number], *(further for _, further in behind)}
+        together = behind | {(number, reader) for reader in self.readers[number]}
+        return self._cut({number, *around}, together), self._cut(around, behind) if around else nothing()
+
+    def _through(self, number: int) -> list[int]:
+        """The readers of a group that takes images in any layout."""
+        network = self.network
+        last = network.nodes[self.parts[number][-1]]
+        takes_any = all(
+            network.nodes[index].op_type in (*LIGHT, QUANTIZE, DEQUANTIZE) for index in self.parts[number]
+        ) and any(len(network.kinds[name][1]) == 4 for name in last.output if name)
+        return self.readers[number] if takes_any else []
+
+    def _cut(self, numbers: Collection[int], edges: Collection[tuple[int, int]]) -> Cut:
+        key = frozenset({*edges, *((number, number) for number in numbers)})
+        if key not in self.made:
+            order = sorted(numbers, key=lambda number: self.parts[number][-1])
+            at = {number: position for position, number in enumerate(order)}
+            pairs = {(at[maker], at[reader]) for maker, reader in edges}
+            self.made[key] = cut(self.network, [self.parts[number] for number in order], pairs)
+        return self.made[key]
 
 
 def _name(node: onnx.NodeProto) -> str:
