@@ -1,4 +1,12 @@
-"""Whole-model latency from what pieces of a network cost on a device."""
-from edgekit.profiling.piece import Piece, pieces
+"""Whole-model latency, predicted from what pieces of a network cost on a device.
 
-__all__ = ["Piece", "pieces"]
+from edgekit.profiling import graphs, pieces, predict
+
+found = pieces(Path("model.onnx"))
+print(predict(found, load_costs(Path("costs.json"))).us)
+"""
+
+from edgekit.profiling.piece import Piece, graphs, pieces
+from edgekit.profiling.prediction import Prediction, Share, anchored, predict, shares
+
+__all__ = ["Piece", "Prediction", "Share", "anchored", "graphs", "pieces", "predict", "shares"]

@@ -9,14 +9,16 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.device.request import Timed
 from edgekit.profiling.network import DEQUANTIZE, QUANTIZE, Network
 
+CALL = "call"
+"""The key of the graph that does nothing."""
 KEPT = 1024
 """Integer and truth constants up to so many numbers are kept: sizes, axes, indexes, paddings."""
 PERIOD = 251
@@ -28,23 +30,8 @@ NARROWER = 0.01
 """By so much each further scale of a graph differs from the one before: what has one scale has one, and no more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """A small graph.
-
-    Args:
-        key: digest of its operators, attributes, sizes and types, not of its weights.
-        graph: an ONNX file.
-        inputs: numpy's name of the type, and the sizes, of each input in order.
-    """
-
-    key: str
-    graph: bytes
-    inputs: tuple[tuple[str, tuple[int, ...]], ...]
-
-
-def cut(network: Network, parts: Sequence[Sequence[int]], edges: Collection[tuple[int, int]]) -> Cut:
-    """The graph of some groups of nodes.
+def cut(network: Network, parts: Sequence[Sequence[int]], edges: Collection[tuple[int, int]]) -> Timed:
+    """The graph of some groups of nodes; its key depends on operators, attributes, sizes and types, not on weights.
 
     Args:
         network: the nodes' graph.
@@ -55,12 +42,12 @@ def cut(network: Network, parts: Sequence[Sequence[int]], edges: Collection[tupl
     return _Cutter(network).cut(parts, edges)
 
 
-def nothing() -> Cut:
+def nothing() -> Timed:
     """A graph that does next to nothing: what a call costs."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x0", "y0")]
     graph = helper.make_graph([helper.make_node("Identity", ["x0"], ["y0"])], "piece", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return Cut(key="call", graph=model.SerializeToString(deterministic=True), inputs=(("float32", (1,)),))
+    return Timed(key=CALL, graph=model.SerializeToString(deterministic=True), inputs=(("float32", (1,)),))
 
 
 class _Cutter:
@@ -77,7 +64,7 @@ class _Cutter:
         self.first: dict[str, float] = {}
         self.scale_of: dict[str, float] = {}
 
-    def cut(self, parts: Sequence[Sequence[int]], edges: Collection[tuple[int, int]]) -> Cut:
+    def cut(self, parts: Sequence[Sequence[int]], edges: Collection[tuple[int, int]]) -> Timed:
         made: list[dict[str, str]] = []
         for position, part in enumerate(parts):
             makers = [made[maker] for maker, reader in sorted(edges) if reader == position]
@@ -99,7 +86,7 @@ class _Cutter:
             opset_imports=[helper.make_opsetid(*entry) for entry in opsets.items()],
             ir_version=self.network.ir_version,
         )
-        return Cut(key=key, graph=model.SerializeToString(deterministic=True), inputs=tuple(self.sizes))
+        return Timed(key=key, graph=model.SerializeToString(deterministic=True), inputs=tuple(self.sizes))
 
     def _leaves(self, name: str, inside: Collection[int], *, alone: bool) -> bool:
         """Whether a value is read by nodes that are not there; one that nobody reads goes out where no reader is."""

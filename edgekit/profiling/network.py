@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -214,15 +214,23 @@ def _make_light(
 
 
 def _declared(proto: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
+    """Sizes as far as the file tells them; the names that inference invents for unknown ones are no knowledge."""
+    told = {dim.dim_param for value in _values(proto.graph) for dim in value.type.tensor_type.shape.dim}
     known = onnx.shape_inference.infer_shapes(proto).graph
     return {
         value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param if dim.dim_param in told - {""} else None
             for dim in value.type.tensor_type.shape.dim
         )
-        for value in (*known.input, *known.value_info, *known.output)
+        for value in _values(known)
         if value.type.tensor_type.HasField("shape")
     }
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from graph.input
+    yield from graph.value_info
+    yield from graph.output
 
 
 def _inferred(proto: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, tuple[int, Shape]]:
@@ -234,7 +242,7 @@ def _inferred(proto: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto])
         value.type.tensor_type.ClearField("shape")
     known = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     kinds = {}
-    for value in (*known.input, *known.value_info, *known.output):
+    for value in _values(known):
         kind = value.type.tensor_type
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             kinds[value.name] = (kind.elem_type, tuple(dim.dim_value for dim in kind.shape.dim))
@@ -280,7 +288,7 @@ def _folded(
                 kinds[name] = (constants[name].data_type, tuple(constants[name].dims))
         else:
             chain = [each for name in node.input for each in derived.get(name, ())]
-            derived.update(dict.fromkeys(filter(None, node.output), [*chain, node]))
+            derived.update({name: [*chain, node] for name in node.output if name})
     return rest, derived
 
 

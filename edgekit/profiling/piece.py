@@ -22,7 +22,8 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.profiling.cutting import Cut, cut, nothing
+from edgekit.device.request import Timed
+from edgekit.profiling.cutting import cut, nothing
 from edgekit.profiling.grouping import LIGHT, groups
 from edgekit.profiling.network import DEQUANTIZE, QUANTIZE, Network, prepared
 
@@ -44,8 +45,8 @@ class Piece:
     key: str
     text: str
     precision: str
-    together: Cut
-    behind: Cut
+    together: Timed
+    behind: Timed
     count: int
     nodes: tuple[str, ...]
 
@@ -82,10 +83,11 @@ def pieces(model: Path | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | 
     return tuple(found.values())
 
 
-def graphs(found: Sequence[Piece]) -> dict[str, Cut]:
-    """What is to be timed for some pieces, each graph once, by key."""
+def graphs(found: Sequence[Piece]) -> tuple[Timed, ...]:
+    """What is to be timed for some pieces: each graph once, those that are subtracted from each other side by side."""
     empty = nothing()
-    return {empty.key: empty, **{each.key: each for piece in found for each in (piece.together, piece.behind)}}
+    every = {empty.key: empty, **{each.key: each for piece in found for each in (piece.together, piece.behind)}}
+    return tuple(every.values())
 
 
 class _Neighbours:
@@ -106,9 +108,9 @@ class _Neighbours:
             )
             for number, part in enumerate(parts)
         ]
-        self.made: dict[frozenset[tuple[int, int]], Cut] = {}
+        self.made: dict[frozenset[tuple[int, int]], Timed] = {}
 
-    def cuts(self, number: int) -> tuple[Cut, Cut]:
+    def cuts(self, number: int) -> tuple[Timed, Timed]:
         """A group with what is behind it, and that alone."""
         behind = {(reader, further) for reader in self.readers[number] for further in self._through(reader)}
         around = {*self.readers[number], *(further for _, further in behind)}
@@ -124,7 +126,7 @@ class _Neighbours:
         ) and any(len(network.kinds[name][1]) == 4 for name in last.output if name)
         return self.readers[number] if takes_any else []
 
-    def _cut(self, numbers: Collection[int], edges: Collection[tuple[int, int]]) -> Cut:
+    def _cut(self, numbers: Collection[int], edges: Collection[tuple[int, int]]) -> Timed:
         key = frozenset({*edges, *((number, number) for number in numbers)})
         if key not in self.made:
             order = sorted(numbers, key=lambda number: self.parts[number][-1])
