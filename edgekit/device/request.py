@@ -142,11 +142,12 @@ def _graph(archive: zipfile.ZipFile, key: str, row: Mapping[str, Any], sizes: Ma
 
 
 def _input(given: Any, where: str) -> tuple[str, tuple[int, ...]]:
-    dtype, sizes = given if isinstance(given, list) and len(given) == 2 else (None, None)
-    whole = isinstance(sizes, list) and len(sizes) <= MAX_RANK and all(type(n) is int and n >= 0 for n in sizes)
-    if not isinstance(dtype, str) or dtype not in DTYPES or not whole or math.prod(sizes) > MAX_INPUT_NUMBERS:
+    pair = isinstance(given, list) and len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], list)
+    sizes: list[Any] = given[1] if pair else []
+    fits = pair and given[0] in DTYPES and len(sizes) <= MAX_RANK and all(type(n) is int and n >= 0 for n in sizes)
+    if not fits or math.prod(sizes) > MAX_INPUT_NUMBERS:
         _refuse(f"input {given!r}", where, f"[type, sizes] with at most {MAX_INPUT_NUMBERS} numbers")
-    return dtype, tuple(sizes)
+    return given[0], tuple(sizes)
 
 
 def _content(archive: zipfile.ZipFile, name: str, sizes: Mapping[str, int]) -> bytes:

@@ -7,6 +7,18 @@ print(predict(found, load_costs(Path("costs.json"))).us)
 """
 
 from edgekit.profiling.piece import Piece, graphs, pieces
-from edgekit.profiling.prediction import Prediction, Share, anchored, predict, shares
+from edgekit.profiling.prediction import KNOWN_ERROR, Error, Prediction, Share, anchored, error_of, predict, shares
 
-__all__ = ["Piece", "Prediction", "Share", "anchored", "graphs", "pieces", "predict", "shares"]
+__all__ = [
+    "KNOWN_ERROR",
+    "Error",
+    "Piece",
+    "Prediction",
+    "Share",
+    "anchored",
+    "error_of",
+    "graphs",
+    "pieces",
+    "predict",
+    "shares",
+]
