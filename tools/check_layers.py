@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "progress", "spec", "stats", "store", "units"),
     ("device",),
     ("workload", "tasks", "training"),
-    ("prune", "distill", "export", "quantize"),
+    ("prune", "distill", "export", "quantize", "profiling"),
     ("validate", "search", "bundle", "report"),
     ("compress", "demo"),
     ("cli", "__main__"),

@@ -9,6 +9,7 @@ import typer
 
 from edgekit.cli import show
 from edgekit.cli.options import CONFIG_NAME, AsJson, Threads
+from edgekit.cli.profiling import profile_networks, sizes
 from edgekit.device.profile import Cost
 from edgekit.errors import EdgekitError
 from edgekit.store import write_atomic
@@ -40,21 +41,92 @@ def doctor(json: AsJson = False) -> None:
 
 
 def profile(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="ONNX files, fp32 or int8, whose pieces are timed; without any, the patterns of int8."),
+    ] = None,
     target: Annotated[
         Literal["x86-vnni", "x86-avx2", "arm64"] | None,
-        typer.Option("--device", help="What kind of device this machine is.  [default: found out]"),
+        typer.Option("--device", help="Without FILES: what kind of device this machine is.  [default: found out]"),
     ] = None,
     threads: Threads = 1,
     time: Annotated[str, typer.Option(help="How long to measure: 1m, 3m.")] = "1m",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("profile.json"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The file to write. Costs of FILES that it has already are not timed again, so a killed run goes on.  "
+            "[default: profile.json, or costs.json for FILES]",
+        ),
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(
+            help="Time nothing; write what is to be timed to this file, for `python -m edgekit.device profile` on a "
+            "device that has numpy and onnxruntime alone."
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(help="Time nothing; predict from the costs in this file, which a device brought back."),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="USER@HOST",
+            help="Time on this machine, by the system's own ssh: nothing is installed there, nothing stays there.",
+        ),
+    ] = None,
+    python: Annotated[
+        str, typer.Option(help="With --on: the interpreter there that has numpy and onnxruntime.")
+    ] = "python3",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="Sizes of an input, as INPUT=1x3x224x224, where the file leaves more open than the batch."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Find out which operators ONNX Runtime runs in int8 on this machine, and what each costs in fp32 and in int8.
+    """Measure what operators cost on a device: those of networks, to predict their latency, or the patterns of int8.
 
-    `edgekit quantize --profile FILE --explain` then says what each node of a network is predicted to cost here.
+    With FILES, each network is cut into small graphs that are timed (here, by a --request, or --on another machine);
+    what the whole is predicted to take is printed with the known error of such predictions and the costliest pieces.
 
-    Example: edgekit profile --time 1m --out profile.json
+    Without, it is found out which operators ONNX Runtime runs in int8 on this machine, and what each costs in fp32 and
+    in int8; `edgekit quantize --profile FILE --explain` then says what each node of a network is predicted to cost.
+
+    Example: edgekit profile model.onnx model.int8.onnx --on pi@raspberrypi --out costs.json
     """
+    of_networks = {"--request": request, "--costs": costs, "--on": host, "--shape": shape}
+    given = [name for name, value in of_networks.items() if value]
+    if not files and given:
+        raise EdgekitError(f"no FILES for {', '.join(given)}", where="command line", rule="ONNX files to profile")
+    if len({"--request", "--costs", "--on"} & set(given)) > 1:
+        raise EdgekitError(
+            f"{' and '.join(name for name in given if name != '--shape')} at once",
+            where="command line",
+            rule="one of: write a request, predict from costs, time on another machine",
+        )
+    time_s = parse_duration_s(time, "--time")
+    if files:
+        profile_networks(
+            files,
+            shapes=sizes(shape or ()),
+            request=request,
+            costs=costs,
+            host=host,
+            python=python,
+            threads=threads,
+            time_s=time_s,
+            out=out or Path("costs.json"),
+            json=json,
+        )
+    else:
+        _profile_patterns(target, threads=threads, time_s=time_s, out=out or Path("profile.json"), json=json)
+
+
+def _profile_patterns(target: str | None, *, threads: int, time_s: float, out: Path, json: bool) -> None:
     from edgekit.device import isa_target
     from edgekit.quantize.probe import probe
     from edgekit.quantize.targets import ACTIVATION
@@ -68,7 +140,7 @@ def profile(
             way_out="name the one that comes closest",
         )
     with show.progress(quiet=json) as progress:
-        found = probe(kind, threads=threads, time_s=parse_duration_s(time, "--time"), progress=progress)
+        found = probe(kind, threads=threads, time_s=time_s, progress=progress)
     found.save(out)
     if json:
         show.data(found.to_dict())

@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.device import Prediction, doctor, footprint, inspect, load, measure
 from edgekit.device.model import Model
 from edgekit.errors import EdgekitError
+from edgekit.progress import Step
 from edgekit.units import format_bytes, format_latency
 
 
@@ -48,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     add("check", _check, "Verify every file, and replay the golden vectors on this machine.")
     timed = add("bench", _bench, "Measure latency and memory on this machine.")
     timed.add_argument("--time", type=float, default=5.0, help="seconds to measure (default: 5)")
+    profiled = add("profile", _profile, "Time the graphs of a request, as `edgekit profile` writes it.", session=False)
+    profiled.add_argument("request", type=Path, help="the file that `edgekit profile MODEL.onnx --request` wrote")
+    profiled.add_argument(
+        "--out",
+        default="costs.json",
+        help="the file to write; what it has already is not timed again. `-` prints each batch as a line of JSON "
+        "(default: costs.json)",
+    )
+    profiled.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt (default: cpu)")
+    profiled.add_argument("--threads", type=int, default=1, help="threads of one run (default: 1)")
+    profiled.add_argument("--time", type=float, default=60.0, help="seconds to measure (default: 60)")
     add("doctor", _doctor, "Say what works on this machine, and what to do where it does not.", session=False)
     return parser
 
@@ -127,6 +139,49 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from edgekit.device.costs import MeasuredCosts, load_costs
+    from edgekit.device.request import read_request
+    from edgekit.device.timing import time_graphs
+
+    graphs = read_request(options.request)
+    streamed = options.out == "-"
+    out = Path(options.out)
+    known = load_costs(out) if not streamed and out.exists() else None
+
+    def keep(costs: MeasuredCosts) -> None:
+        if streamed:
+            _say(json.dumps(costs.to_dict()))
+        else:
+            costs.save(out)
+
+    costs = time_graphs(
+        graphs,
+        keep=keep,
+        known=known,
+        provider=options.provider,
+        threads=options.threads,
+        time_s=options.time,
+        progress=_bar,
+    )
+    if options.json and not streamed:
+        _json(costs.to_dict())
+    elif not streamed:
+        keys = {each.key for each in graphs}
+        _say(f"{len(keys & costs.measured.keys())} of {len(keys)} graphs timed; wrote {out}")
+        for reason in sorted({costs.failed[key] for key in keys & costs.failed.keys()}):
+            _say(f"  a graph does not run here: {reason}")
+    return 0
+
+
+def _bar(step: Step) -> None:
+    """A bar on stderr: redrawn on a terminal, a line for each step elsewhere."""
+    filled = 24 * step.done // max(step.total, 1)
+    end = "\r" if sys.stderr.isatty() and step.done < step.total else "\n"
+    text = f"{step.work} [{'#' * filled}{'.' * (24 - filled)}] {step.done}/{step.total}"
+    _say(text, file=sys.stderr, end=end)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     findings = doctor()
     if options.json:
@@ -147,8 +202,8 @@ def _json(value: object) -> None:
     _say(json.dumps(value, indent=2))
 
 
-def _say(text: str, file: Any = None) -> None:
-    print(text, file=file)
+def _say(text: str, file: Any = None, end: str = "\n") -> None:
+    print(text, file=file, end=end, flush=True)
 
 
 if __name__ == "__main__":

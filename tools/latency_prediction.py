@@ -1,0 +1,234 @@
+"""Predict the latency of whole networks from their pieces, measure it, and publish by how much the two differ.
+
+    python tools/latency_prediction.py                       # what tools/quantizer_table.py exported
+    python tools/latency_prediction.py a.onnx b.onnx         # other fp32 files
+    python tools/latency_prediction.py --table               # measure nothing, write the page again
+
+Each fp32 file gets an int8 twin (random calibration data: speed does not depend on the numbers). A network is timed as
+a whole before and after its pieces; a piece that an earlier network has, too, is not timed again. Report, page and
+picture go to artifacts/latency_prediction. Leave the machine alone while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import EdgekitError
+from edgekit.store import write_atomic, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT, RUNS = ROOT / "artifacts" / "latency_prediction", ROOT / "edgekit-runs" / "quantizers"
+REPORT, PAGE, PICTURE = "report.json", "README.md", "latency_prediction.svg"
+PRECISIONS = ("fp32", "int8")
+GOAL = 0.10
+INDEXES = 4
+"""Indexes up to this are in every vocabulary."""
+BATCH, BATCHES = 8, 4
+COLOURS = {"fp32": ("#0072b2", "o"), "int8": ("#d55e00", "s")}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FP32.onnx", help="fp32 files")
+    parser.add_argument("--time", type=float, default=4.0, help="seconds for the pieces of a network (default 4)")
+    parser.add_argument("--whole", type=float, default=1.0, help="seconds for a whole network, twice (default 1)")
+    parser.add_argument("--out", type=Path, default=OUT, help="where it goes (default artifacts/latency_prediction)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write page and picture again")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.table:
+            files = {_name(path): path for path in options.files or sorted(RUNS.glob("*/fp32.onnx"))}
+            if not files:
+                parser.error("no files: name some, or let tools/quantizer_table.py export the reference networks")
+            write_json(options.out / REPORT, measured(files, time_s=options.time, whole_s=options.whole))
+        report = json.loads((options.out / REPORT).read_text())
+    except EdgekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    write_atomic(options.out / PAGE, page(report))
+    write_atomic(options.out / PICTURE, picture(report))
+    return 0
+
+
+def measured(files: Mapping[str, Path], *, time_s: float, whole_s: float) -> dict[str, Any]:
+    """The report: for each file and its int8 twin what was predicted and what was measured."""
+    from edgekit.device import describe
+    from edgekit.device.costs import MeasuredCosts
+    from edgekit.device.timing import time_graphs
+    from edgekit.profiling import graphs, pieces, predict
+
+    costs = MeasuredCosts(threads=1, provider="cpu", measured={})
+    rows: list[dict[str, Any]] = []
+    before = describe()
+    with tempfile.TemporaryDirectory(prefix="edgekit-prediction-") as folder:
+        for name, precision, path in _in_both_forms(files, Path(folder)):
+            found = pieces(path)
+            wholes = [_whole_us(path, whole_s)]
+            share = time_s * _open_share(found, costs)
+            costs = time_graphs(graphs(found), keep=lambda _: None, known=costs, time_s=max(share, 0.1))
+            wholes.append(_whole_us(path, whole_s))
+            prediction, us = predict(found, costs), statistics.mean(wholes)
+            rows.append(
+                {
+                    "name": name,
+                    "precision": precision,
+                    "measured_us": [round(each, 2) for each in wholes],
+                    "predicted_us": round(prediction.us, 2),
+                    "interval_us": [round(prediction.low, 2), round(prediction.high, 2)],
+                    "error": round(prediction.us / us - 1, 4),
+                    "missing": list(prediction.missing),
+                    "pieces": sum(piece.count for piece in found),
+                    "graphs": len(graphs(found)),
+                }
+            )
+            print(
+                f"{name:<16} {precision} measured {us:8.1f} us, predicted {prediction.us:8.1f} us "
+                f"({rows[-1]['error']:+.1%})",
+                flush=True,
+            )
+    return {"threads": 1, "conditions": {"before": before, "after": describe()}, "rows": rows}
+
+
+def errors(report: Mapping[str, Any], precision: str) -> list[float]:
+    """Of all networks in one precision, without sign."""
+    return [abs(row["error"]) for row in report["rows"] if row["precision"] == precision]
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The README of a report."""
+    about = report["conditions"]["before"]
+    introduction = (
+        "The latency of whole networks, predicted from small graphs of their operators (`edgekit profile`), against "
+        f"what ONNX Runtime takes for them: {report['threads']} thread, batch 1, {about['cpu']['model']} "
+        f"({about['isa_target']}), onnxruntime {about['versions']['onnxruntime']}. No correction is learnt from other "
+        "networks. `python tools/latency_prediction.py` makes it again."
+    )
+    scatter = (
+        "Each network was timed as a whole before and after its pieces; where the two differ, other work on the "
+        "machine or the place of its memory made the difference, and no prediction can be better than that."
+    )
+    lines = [
+        "# Predicted and measured latency",
+        "",
+        introduction,
+        "",
+        "| | networks | median error | worst error |",
+        "|---|---|---|---|",
+    ]
+    for precision in PRECISIONS:
+        found = errors(report, precision)
+        lines.append(f"| {precision} | {len(found)} | {statistics.median(found):.1%} | {max(found):.1%} |")
+    lines += [
+        "",
+        f"![predicted against measured latency]({PICTURE})",
+        "",
+        scatter,
+        "",
+        "| network | precision | measured before, after | predicted | error | pieces | graphs timed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        wholes = ", ".join(f"{each:.1f}" for each in row["measured_us"])
+        missed = " **over the goal**" if abs(row["error"]) > GOAL else ""
+        lines.append(
+            f"| {row['name']} | {row['precision']} | {wholes} µs | {row['predicted_us']:.1f} µs | "
+            f"{row['error']:+.1%}{missed} | {row['pieces']} | {row['graphs']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def picture(report: Mapping[str, Any]) -> bytes:
+    """Predicted against measured, with the band of the goal, as an SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "edgekit", "font.family": "sans-serif", "font.size": 9}):
+        figure = Figure(figsize=(5.2, 5), layout="constrained")
+        axes = figure.add_subplot()
+        every = [statistics.mean(row["measured_us"]) for row in report["rows"]]
+        ends = np.array([min(every) * 0.8, max(every) * 1.25])
+        axes.fill_between(ends, ends * (1 - GOAL), ends * (1 + GOAL), color="#dddddd", label=f"within {GOAL:.0%}")
+        axes.plot(ends, ends, color="#888888", linewidth=0.8)
+        for precision, (colour, marker) in COLOURS.items():
+            rows = [row for row in report["rows"] if row["precision"] == precision]
+            measured_us = [statistics.mean(row["measured_us"]) for row in rows]
+            predicted_us = [row["predicted_us"] for row in rows]
+            axes.scatter(measured_us, predicted_us, s=26, color=colour, marker=marker, label=precision, zorder=3)
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured, µs", ylabel="predicted, µs")
+        axes.legend(frameon=False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _in_both_forms(files: Mapping[str, Path], folder: Path) -> Iterator[tuple[str, str, Path]]:
+    for name, path in files.items():
+        yield name, "fp32", path
+        yield name, "int8", _twin(path, folder / f"{name}.int8.onnx")
+
+
+def _twin(path: Path, out: Path) -> Path:
+    import onnx_ir as ir
+
+    from edgekit.export import spec_of
+    from edgekit.quantize import quantize
+
+    spec, rng = spec_of(ir.load(path)), np.random.default_rng(0)
+    batches = [
+        {
+            tensor.name: _numbers(rng, tensor.dtype, [BATCH, *(int(size) for size in tensor.shape[1:])])
+            for tensor in spec.inputs
+        }
+        for _ in range(BATCHES)
+    ]
+    quantize(path, batches, out, spec=spec, ranges="minmax", equalization=False, bias_correction=False)
+    return out
+
+
+def _numbers(rng: np.random.Generator, dtype: str, shape: Sequence[int]) -> np.ndarray:
+    if np.issubdtype(np.dtype(dtype), np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, INDEXES, shape).astype(dtype)
+
+
+def _open_share(found: Sequence[Any], costs: Any) -> float:
+    """Of a network's graphs, those that no earlier network has had: each gets the same time."""
+    from edgekit.profiling import graphs
+
+    every = graphs(found)
+    return sum(each.key not in costs.measured for each in every) / len(every)
+
+
+def _whole_us(path: Path, time_s: float) -> float:
+    from edgekit.device import measure
+    from edgekit.device.session import open_session
+
+    session = open_session(path, threads=1)
+    rng = np.random.default_rng(0)
+    kinds = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32"}
+    feeds = {
+        given.name: _numbers(rng, kinds[given.type], [size if isinstance(size, int) else 1 for size in given.shape])
+        for given in session.get_inputs()
+    }
+    calls = {"whole": lambda: session.run(None, feeds)}
+    return 1e3 * measure(calls, time_s=time_s, width=0)["whole"].p50.value
+
+
+def _name(path: Path) -> str:
+    """A file's own name, or its folder's where all files are called fp32."""
+    return path.parent.name if path.stem == "fp32" else path.stem
+
+
+if __name__ == "__main__":
+    sys.exit(main())
