@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,6 +49,27 @@ def compress(
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = "x86-vnni",
     threads: Threads = 1,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compress for another machine: what pieces of networks cost there (`edgekit profile`). Decisions are "
+            "priced by that instead of by measuring here. Where costs are lacking a request is written, to be timed on "
+            "the device; the same command then goes on.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER@HOST",
+            help="That machine, by ssh: pieces without costs are timed there, and kept in the file of --costs.  "
+            "[default of --costs then: costs.json in the run's folder]",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    python: Annotated[
+        str, typer.Option(help="The Python of --on, with numpy and onnxruntime.", rich_help_panel=HOW)
+    ] = "python3",
     provider: Provider = "cpu",
     rounds: Annotated[
         int, typer.Option(help="Most rounds of pruning and recovery; 0 only quantizes.", rich_help_panel=HOW)
@@ -96,6 +118,9 @@ def compress(
     )
     settings = Settings(
         target=device,
+        costs=None if costs is None else str(costs),
+        host=on if costs is not None else None,
+        python=python,
         threads=threads,
         providers=providers(provider),
         seed=config.seed,
@@ -111,7 +136,10 @@ def compress(
     )
     with show.progress(quiet=json) as progress:
         workload = load_workload(config)
-        report = run(workload, budget, settings, out=out or RUNS / workload.name, progress=progress)
+        folder = out or RUNS / workload.name
+        if on is not None and costs is None:
+            settings = replace(settings, costs=str(folder / "costs.json"), host=on)
+        report = run(workload, budget, settings, out=folder, progress=progress)
     _end(report.to_dict(), json=json)
 
 

@@ -19,7 +19,7 @@ from edgekit.report import ProviderRow, Report, StageRow, Verdict
 from edgekit.stats import Estimate
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_latency
-from edgekit.validate import Row, feeds_of, validate
+from edgekit.validate import Row, feeds_of, first_feeds, validate
 from edgekit.workload import loader
 
 FINAL = "final.json"
@@ -58,11 +58,11 @@ def finish(
     chosen = choose(candidates, budget)
     files = _shown(candidates, chosen)
     final = _final(run, files)
-    rows = [_stage_row(file, final["rows"][file.stage]) for file in files]
+    rows = [_stage_row(file, final["rows"][file.stage], final["device"].get(file.stage)) for file in files]
     source = _float_file(files, chosen)
     half, provider_rows = _providers(run, source)
     row = next(row for row in rows if row.stage == chosen.file.stage)
-    broken = budget.broken(drop=row.drop.value, latency_ms=row.latency.value, size_bytes=row.size_bytes)
+    broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
     )
@@ -163,11 +163,15 @@ def _final(run: Run, files: Sequence[File]) -> dict[str, Any]:
             {
                 "rows": {row.file: {**row.to_dict(), "ratio_to_int8": _ratio(row, int8)} for row in found.rows},
                 "raw": {row.file: row.timing.latency.to_dict(raw=True) for row in found.rows},
+                "device": run.speed.on_device(
+                    {file.stage: file.path.read_bytes() for file in files},
+                    first_feeds(workload.splits.selection, files[0].spec),
+                ),
                 "environment": {"before": before, "after": describe()},
             },
         )
 
-    key = {"files": [file.sha256 for file in files], "time": settings.latency_time_s}
+    key = {"files": [file.sha256 for file in files], "time": settings.latency_time_s, **run.speed.key}
     folder = run.stage("final", key, make)
     data: dict[str, Any] = json.loads((folder / FINAL).read_text())
     return data
@@ -177,7 +181,7 @@ def _ratio(row: Row, int8: Row | None) -> dict[str, Any] | None:
     return None if int8 is None else row.timing.latency.ratio_to(int8.timing.latency).to_dict()
 
 
-def _stage_row(file: File, row: Mapping[str, Any]) -> StageRow:
+def _stage_row(file: File, row: Mapping[str, Any], device: Mapping[str, Any] | None) -> StageRow:
     latency = row["latency"]
     ratio_to_int8 = row["ratio_to_int8"]
     return StageRow(
@@ -203,6 +207,7 @@ def _stage_row(file: File, row: Mapping[str, Any]) -> StageRow:
         peak_bytes=row["peak_bytes"],
         nodes=row["nodes"],
         details=file.details,
+        device=device,
     )
 
 
@@ -285,8 +290,16 @@ def _verdict(row: StageRow, broken: Sequence[str], metric: str) -> str:
     figures = (
         f"{row.stage}: {row.ratio_to_fp32.value:.2f}× as fast as fp32 ONNX, {format_latency(row.latency.value)}, "
         f"{format_bytes(row.size_bytes)}, {metric} {row.metric.value:.2f} (drop {row.drop.value:.2f})"
+        f"{_on_device(row)}"
     )
     return f"budget missed ({'; '.join(broken)}); closest is {figures}" if broken else f"budget holds with {figures}"
+
+
+def _on_device(row: StageRow) -> str:
+    if row.device is None:
+        return ""
+    error = f"predictions are off by {row.device['known_median_error']:.0%} in the median"
+    return f"; on the device {format_latency(row.latency_on_device_ms)} predicted ({error})"
 
 
 def _next(bundle: Path, root: Path, files: Sequence[File], verdict: Verdict) -> list[str]:

@@ -211,6 +211,7 @@ class _Job:
             "actions": [[action.text, list(action.kept)] for action in possible],
             "target": self.run.settings.target,
             "int8": int8.sha256,
+            **self.run.speed.key,
             "size": self.run.budget.max_size_bytes,
         }
         folder = self.run.stage("price", key, make)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from edgekit.compress.choice import Choice
+from edgekit.compress.drafts import file_bytes, float_graph, signature
 from edgekit.compress.ladder import Rung, ladder
 from edgekit.compress.run import Run
-from edgekit.compress.speed import file_bytes, int8_graph, latencies_ms, signature
 from edgekit.compress.stages import File
 from edgekit.distill import with_batch_statistics
 from edgekit.errors import EdgekitError
@@ -27,6 +27,7 @@ from edgekit.workload import loader
 DAMAGE_SAMPLES = 512
 DAMAGE_BATCH = 128
 ORIGINAL = "original"
+MEASURE_S_PER_FILE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ def _measured_again(rungs: Sequence[Rung[Action]], speeds: _Speeds) -> list[Rung
     """
     keys = [speeds.add([choice.action for choice in rung.choices]) for rung in rungs]
     ms = speeds.measured() if rungs else {}
+    speeds.expect([[choice.action for choice in rung.choices] for rung in rungs])
     found: list[Rung[Action]] = []
     for rung, key in zip(rungs, keys, strict=True):
         if ms[key] < min((each.predicted_ms for each in found), default=ms[ORIGINAL]):
@@ -148,16 +150,24 @@ class _Speeds:
 
     def add(self, actions: Sequence[Action]) -> str:
         """The key under which a plan's graph will be measured."""
-        graph = int8_graph(self.run, self.run.model, self.source, combine(self.coupling, actions))
+        graph = sketch(self._float(actions), self.run.settings.target)
         key = signature(graph)
         if key not in self.sizes:
             self.graphs[key] = file_bytes(graph)
             self.sizes[key] = len(self.graphs[key])
         return key
 
+    def expect(self, plans: Sequence[Sequence[Action]]) -> None:
+        """Have the device know the fp32 graphs of plans that may be built, too, where it is not asked each time."""
+        floats = {str(index): file_bytes(self._float(actions)) for index, actions in enumerate(plans)}
+        self.run.speed.on_device(floats, self.feeds)
+
     def measured(self) -> dict[str, float]:
         """Milliseconds of every graph that has been added."""
-        return latencies_ms(self.run, self.graphs, self.feeds)
+        return self.run.speed.ms(self.graphs, self.feeds, time_s=MEASURE_S_PER_FILE * len(self.graphs))
+
+    def _float(self, actions: Sequence[Action]) -> ir.Model:
+        return float_graph(self.run.workload, self.source, combine(self.coupling, actions))
 
 
 class _Damages:

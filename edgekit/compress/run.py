@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekit.compress.budget import Budget
 from edgekit.compress.settings import Settings
+from edgekit.compress.speed import speed_of
 from edgekit.progress import Progress
 from edgekit.store import Store, code_digest, write_json
 from edgekit.workload import Workload, digest_of
@@ -35,6 +36,7 @@ class Run:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.workload, self.budget, self.settings, self.progress = workload, budget, settings, progress
+        self.speed = speed_of(settings, store.root.parent, progress)
         self.model = workload.model()
         self.splits = workload.splits.digests()
         self.seconds: dict[str, float] = {}

@@ -31,6 +31,10 @@ class Settings:
         batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
         latency_time_s: time of the final interleaved latency measurement.
+        costs: file of what pieces of networks cost on the device (`edgekit profile`); None where this machine is the
+            device.
+        host: `user@host` of the device, for pieces that have no costs; they are timed over ssh and added to `costs`.
+        python: the interpreter there, with numpy and onnxruntime.
 
     Raises:
         EdgekitError: a value is not one of those named here.
@@ -50,6 +54,9 @@ class Settings:
     batch_size: int = 128
     max_rounds: int = 4
     latency_time_s: float = 20.0
+    costs: str | None = None
+    host: str | None = None
+    python: str = "python3"
 
     def __post_init__(self) -> None:
         known = (
@@ -75,6 +82,16 @@ class Settings:
                 where="--rounds, --epochs",
                 rule="0 rounds or more, each of more than 0 epochs",
             )
+
+        if self.host is not None and self.costs is None:
+            raise EdgekitError(
+                f"got {self.host} without --costs", where="--on", rule="a file that keeps what was timed there"
+            )
+
+    @property
+    def placed_by(self) -> Literal["measured", "rules"]:
+        """The placement in use: what is fastest on this machine says little of another."""
+        return self.placement if self.costs is None else "rules"
 
     @property
     def channel_grid(self) -> int:

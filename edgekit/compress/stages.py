@@ -22,7 +22,7 @@ from edgekit.quantize.learning.training import Trainable
 from edgekit.quantize.targets import Target
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import file_sha256, write_json
-from edgekit.validate import Score, compare, feeds_of, first_feeds, latency_table, score
+from edgekit.validate import Score, compare, feeds_of, first_feeds, score
 from edgekit.workload import Workload, loader
 
 MODEL = "model.onnx"
@@ -83,7 +83,7 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
                 spec=source.spec,
                 target=target,
                 ranges=run.settings.ranges,
-                placement=run.settings.placement,
+                placement=run.settings.placed_by,
                 threads=run.settings.threads,
                 progress=run.progress,
             )
@@ -96,7 +96,7 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
         "source": source.sha256,
         "target": target,
         "ranges": run.settings.ranges,
-        "placement": run.settings.placement,
+        "placement": run.settings.placed_by,
     }
     folder = run.stage(f"quantize-{stage}", key, make)
     if (folder / "refused.json").is_file():
@@ -183,26 +183,15 @@ def selection_score(run: Run, file: File) -> Score:
 
 
 def selection_latency(run: Run, files: Sequence[File]) -> dict[str, float]:
-    """Median latency in ms of each file, interleaved in one run, or what was measured before.
-
-    The first file is the baseline; the others' medians are its median over their paired ratio, so that files measured
-    in different runs can be compared.
-    """
+    """Milliseconds of one sample for each file on the device, or what was found before; the first is the baseline."""
 
     def make(folder: Path) -> None:
-        timings = latency_table(
-            {file.stage: file.path for file in files},
-            first_feeds(run.workload.splits.selection, files[0].spec),
-            baseline=files[0].stage,
-            threads=run.settings.threads,
-            time_s=SELECTION_TIME_S,
-            seed=run.settings.seed,
-            progress=run.progress,
-        )
-        base = timings[files[0].stage].latency.p50.value
-        write_json(folder / "latency.json", {name: base / timing.ratio.value for name, timing in timings.items()})
+        feeds = first_feeds(run.workload.splits.selection, files[0].spec)
+        data = {file.stage: file.path.read_bytes() for file in files}
+        write_json(folder / "latency.json", run.speed.ms(data, feeds, time_s=SELECTION_TIME_S))
 
-    folder = run.stage(f"latency-{files[-1].stage}", {"files": [file.sha256 for file in files]}, make)
+    key = {"files": [file.sha256 for file in files], **run.speed.key}
+    folder = run.stage(f"latency-{files[-1].stage}", key, make)
     found: dict[str, float] = json.loads((folder / "latency.json").read_text())
     return found
 

@@ -20,7 +20,8 @@ class StageRow:
 
     `metric` and `drop` are in the metric's points on the test split, `drop` paired with the original fp32 file;
     `latency` is milliseconds for one sample; the ratios say how many times faster than the named file, by interleaved
-    rounds.
+    rounds. `device` is None where this machine is the device; else the milliseconds that are predicted for it, with
+    their interval and the known median error of such predictions.
     """
 
     stage: str
@@ -45,6 +46,12 @@ class StageRow:
     peak_bytes: int
     nodes: Mapping[str, Any]
     details: Mapping[str, Any]
+    device: Mapping[str, Any] | None = None
+
+    @property
+    def latency_on_device_ms(self) -> float:
+        """What a limit on latency is held against: predicted where the device is another machine, else measured."""
+        return self.latency.value if self.device is None else float(self.device["ms"])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""

@@ -9,6 +9,7 @@ from edgekit.units import format_bytes, format_count, format_latency
 
 HEADERS = ("stage", "metric", "drop", "latency p50", "vs fp32", "vs int8", "size", "parameters", "MACs")
 """Column titles; the second and third are followed by the metric's unit."""
+DEVICE = "predicted for the device"
 
 
 def interval(estimate: Mapping[str, Any] | None, digits: int, suffix: str = "") -> str:
@@ -27,7 +28,8 @@ def stage_table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[
 
     Every figure that has an interval shows its 95 % interval in brackets. The row of the chosen file is marked.
     """
-    headers = (HEADERS[0], f"{report['metric']} [95 %]", *HEADERS[2:])
+    elsewhere = any(row.get("device") for row in report["stages"])
+    headers = (HEADERS[0], f"{report['metric']} [95 %]", *HEADERS[2:], *((DEVICE,) if elsewhere else ()))
     rows: list[tuple[str, ...]] = []
     for row in report["stages"]:
         latency = row["latency"]
@@ -45,9 +47,14 @@ def stage_table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[
                 format_bytes(row["size_bytes"]),
                 format_count(row["parameters"]),
                 format_count(row["macs"]),
+                *((_on_device(row["device"]),) if elsewhere else ()),
             )
         )
     return headers, rows
+
+
+def _on_device(device: Mapping[str, Any] | None) -> str:
+    return "–" if device is None else f"{format_latency(device['ms'])} ± {device['known_median_error']:.0%}"
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,56 @@
+"""The graphs that plans lead to, made without exporting and calibrating a network for each."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgekit.errors import PruneError
+from edgekit.export import export
+from edgekit.prune import PrunePlan, apply, prune_graph
+from edgekit.workload import Workload
+
+
+def float_graph(workload: Workload, source: ir.Model, plan: PrunePlan) -> ir.Model:
+    """The fp32 graph that a plan leads to.
+
+    Args:
+        workload: of the network that the plan was made for.
+        source: that network's exported graph.
+        plan: what goes.
+    """
+    try:
+        return prune_graph(source, plan)
+    except PruneError:
+        # The graph keeps these weights in a form of its own: the long way.
+        with tempfile.TemporaryDirectory(prefix="edgekit-draft-") as folder:
+            pruned = export(
+                apply(workload.model(), plan),
+                workload.example(2),
+                Path(folder) / "float.onnx",
+                dynamic=workload.dynamic or "batch",
+            )
+            found = ir.load(pruned.path)
+            ir.external_data.load_to_model(found)
+            return found
+
+
+def signature(graph: ir.Model) -> str:
+    """Equal for graphs that cost the same: the same operators with the same attributes on the same shapes."""
+    rows = sorted(
+        f"{node.op_type} {sorted(map(str, node.attributes.values()))} "
+        f"{[None if value is None else str(value.shape) for value in node.inputs]}"
+        for node in graph.graph
+    )
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def file_bytes(graph: ir.Model) -> bytes:
+    """The graph as a file has it, without the shapes in between."""
+    proto = ir.to_proto(graph)
+    proto.graph.ClearField("value_info")
+    data: bytes = proto.SerializeToString()
+    return data
