@@ -20,6 +20,7 @@ from torch.fx import Node
 from edgekit.errors import PruneError
 from edgekit.prune.atoms import Atoms
 from edgekit.prune.blocks import ResidualBlock, find_blocks
+from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.rules import RULES
 from edgekit.prune.walk import Value, Values, Walk
 from edgekit.workload import Batch
@@ -66,8 +67,8 @@ class Coupling:
         blocks: residual blocks that may be removed.
         frozen: what must stay, and why.
         sizes: the shape of every parameter and buffer.
-        producers: parameters that make channels (weights of convolutions, linear layers and embeddings) with their
-            output dimension.
+        producers: parameters that make channels (weights of convolutions, linear and recurrent layers, embeddings) with
+            their output dimension.
         scales: BatchNorm weights.
     """
 
@@ -301,6 +302,10 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
     producers: dict[str, int] = {}
     scales: set[str] = set()
     for node in program.graph.nodes:
+        if RULES.get(node.target) in (recurrent, recurrent_cell):
+            weights = [names[each.name] for each in node.all_input_nodes if each.name in names]
+            producers |= {name: 0 for name in weights if name.rpartition(".")[2].startswith("weight")}
+            continue
         operation = str(node.target)
         tables = node.args[:1] if "embedding" in operation else node.args[1:2]
         name = next((names.get(each.name) for each in tables if isinstance(each, Node)), None)

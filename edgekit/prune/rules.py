@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from edgekit.prune.layers import batch_norm, convolution, embedding, group_norm, layer_norm, linear, matmul, prelu
+from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.shapes import (
     channel_shuffle,
     concat,
@@ -138,6 +139,8 @@ RULES: Mapping[Any, Rule] = _table(
         group_norm: "group_norm",
         prelu: "prelu",
         embedding: "embedding",
+        recurrent: "lstm.input gru.input rnn_tanh.input rnn_relu.input",
+        recurrent_cell: "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
         concat: "cat concat concatenate",
         stack: "stack",
         unbind: "unbind",

@@ -12,10 +12,7 @@ from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock, ZeroBranch
 from edgekit.prune.coupling import tensor_sizes, tensors_of
 from edgekit.prune.plan import PrunePlan, fingerprint
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+from edgekit.prune.resize import TRANSPOSED, resize
 
 
 def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
@@ -31,7 +28,7 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
         owner, _, attribute = name.rpartition(".")
         _shrink(modules[owner], attribute, axes)
     for owner in sorted({name.rpartition(".")[0] for name in plan.slices}):
-        _resize(modules[owner])
+        resize(modules[owner])
     for block in plan.blocks:
         for name in block.modules:
             pruned.set_submodule(name, nn.Identity())
@@ -136,33 +133,3 @@ def _shrink(module: nn.Module, attribute: str, axes: Mapping[int, Sequence[int]]
         setattr(module, attribute, nn.Parameter(data, requires_grad=value.requires_grad))
     else:
         module._buffers[attribute] = data  # noqa: SLF001 - the one place that torch keeps buffers in
-
-
-def _resize(module: nn.Module) -> None:
-    """Bring a module's own record of its sizes in line with its tensors."""
-    if isinstance(module, CONVOLUTIONS):
-        per_group = module.out_channels // module.groups
-        module.out_channels = module.weight.shape[0]
-        if module.groups > 1:
-            module.groups = module.out_channels // per_group
-        module.in_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, TRANSPOSED):
-        per_group = module.in_channels // module.groups
-        module.in_channels = module.weight.shape[0]
-        if module.groups > 1:
-            module.groups = module.in_channels // per_group
-        module.out_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Embedding):
-        module.embedding_dim = module.weight.shape[1]
-    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
-        per_group = module.num_channels // module.num_groups
-        module.num_channels = module.weight.shape[0]
-        module.num_groups = module.num_channels // per_group
-    elif isinstance(module, NORMS):
-        sized = module.weight if module.weight is not None else module.running_mean
-        assert sized is not None
-        module.num_features = sized.shape[0]
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.shape[0]

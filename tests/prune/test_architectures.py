@@ -247,18 +247,6 @@ def test_transformer_mlp_narrows_and_its_normalized_stream_stays(kit):
     assert [block.last for block in coupling.blocks] == ["down"]
 
 
-def test_recurrent_layers_stay_and_are_named(kit):
-    net = Net(
-        lambda m, x: m.head(m.rnn(m.embed(x))[0][:, -1]),
-        embed=nn.Linear(6, 8),
-        rnn=nn.LSTM(8, 8, batch_first=True),
-        head=nn.Linear(8, 3),
-    )
-    coupling = room.analyse(kit.settle(net), kit.batch(5, 6))
-    assert not coupling.groups
-    assert ("operator aten.lstm.input", "no rule for it (1×); what it touches stays") in coupling.frozen
-
-
 def test_an_operator_without_a_rule_freezes_what_it_touches_only(kit):
     net = Net(lambda m, x: m.c(torch.cumsum(m.b(m.a(x)), 1)), a=conv(3, 8), b=conv(8, 8), c=nn.Conv2d(8, 2, 1))
     coupling, _ = kit.check(kit.settle(net), kit.batch(3, 8, 8))
