@@ -19,8 +19,9 @@ from torch.fx import Node
 
 from edgekit.errors import PruneError
 from edgekit.prune.atoms import Atoms
-from edgekit.prune.blocks import ResidualBlock, find_blocks
+from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.recurrent import recurrent, recurrent_cell
+from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
 from edgekit.prune.walk import Value, Values, Walk
 from edgekit.workload import Batch
@@ -175,7 +176,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     producers, scales = _roles(program)
     return Coupling(
         groups=groups,
-        blocks=find_blocks(program, model),
+        blocks=find_blocks(program, model, example),
         frozen=_frozen(tensors, atoms, unknown),
         sizes=tensor_sizes(model),
         producers=producers,

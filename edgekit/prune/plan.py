@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -58,8 +58,7 @@ class PrunePlan:
                 name: {str(axis): list(indexes) for axis, indexes in axes.items()} for name, axes in self.slices.items()
             },
             "blocks": [
-                {"name": b.name, "last": b.last, "modules": list(b.modules), "shape": list(b.shape)}
-                for b in self.blocks
+                {**asdict(block), "modules": list(block.modules), "shape": list(block.shape)} for block in self.blocks
             ],
         }
 
@@ -92,6 +91,9 @@ class PrunePlan:
                         last=str(b["last"]),
                         modules=tuple(map(str, b["modules"])),
                         shape=tuple(map(int, b["shape"])),
+                        leading=int(b.get("leading", 1)),
+                        whole=str(b.get("whole", "")),
+                        further=int(b.get("further", 0)),
                     )
                     for b in data["blocks"]
                 ),
@@ -197,8 +199,7 @@ def best(importance: Importance, group: str, width: int) -> list[int]:
 
 def is_inside(group: ChannelGroup, block: ResidualBlock) -> bool:
     """Whether every tensor of a group belongs to a block's modules."""
-    modules = {block.last, *block.modules}
-    return all(name.rpartition(".")[0] in modules for name, _ in group.tensors)
+    return all(block.has(name.rpartition(".")[0]) for name, _ in group.tensors)
 
 
 def _on_grid(group: ChannelGroup, wanted: float, grid: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
+from edgekit.prune.blocks import unfused_attention
 from edgekit.prune.plan import PrunePlan
 from edgekit.prune.surgery import masked
 from edgekit.workload import Batch, outputs_of
@@ -38,6 +39,7 @@ class Proof:
 
 
 @torch.no_grad()
+@unfused_attention()
 def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, *, noise: int = 2) -> Proof:
     """Compare the pruned model with the masked original on the example and, if all inputs are floats, on noise.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
-from edgekit.prune.blocks import ResidualBlock, ZeroBranch
+from edgekit.prune.blocks import ResidualBlock, remove
 from edgekit.prune.coupling import tensor_sizes, tensors_of
 from edgekit.prune.plan import PrunePlan, fingerprint
+from edgekit.prune.residual import FEATURES_LAST
 from edgekit.prune.resize import TRANSPOSED, resize
 
 
@@ -30,9 +33,7 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     for owner in sorted({name.rpartition(".")[0] for name in plan.slices}):
         resize(modules[owner])
     for block in plan.blocks:
-        for name in block.modules:
-            pruned.set_submodule(name, nn.Identity())
-        pruned.set_submodule(block.last, ZeroBranch(_narrowed_shape(modules[block.last], block, plan)))
+        remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
     return pruned
 
 
@@ -45,7 +46,7 @@ def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> t
         for name in names
     ]
     gone = max(map(len, sizes), default=0)
-    axis = len(block.shape) - 1 if isinstance(last, nn.Linear) else 0
+    axis = len(block.shape) - 1 if isinstance(last, FEATURES_LAST) else 0
     return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))
 
 
@@ -67,7 +68,12 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
         if not (0 <= axis < len(sizes.get(name, ())) and all(0 <= index < sizes[name][axis] for index in indexes))
     ]
     modules = dict(model.named_modules())
-    wrong += [repr(name) for block in plan.blocks for name in (block.last, *block.modules) if name not in modules]
+    wrong += [
+        repr(name)
+        for block in plan.blocks
+        for name in (block.last, block.ending, *block.modules)
+        if name not in modules
+    ]
     if wrong:
         raise PruneError(
             f"the plan removes {wrong[0]}",
@@ -81,7 +87,7 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of `model` in which everything that the plan removes is zero: the reference of the proof.
 
     A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes
-    nothing, whatever the activation between makes of zero. A removed block's last layer answers zero.
+    nothing, whatever the activation between makes of zero. A removed block's last module answers zero.
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
@@ -93,8 +99,12 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     modules = dict(twin.named_modules())
     for block in plan.blocks:
         # By a hook and not by zero weights: that holds for any layer.
-        modules[block.last].register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
+        modules[block.ending].register_forward_hook(lambda _module, _inputs, output: pytree.tree_map(_zeros, output))
     return twin
+
+
+def _zeros(value: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
 
 def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:

@@ -205,7 +205,9 @@ def test_squeeze_and_excitation(kit):
     )
     coupling, _ = kit.check(kit.settle(net), kit.batch(3, 8, 8))
     assert widths(coupling) == {"stem.0": 16, "squeeze": 8}
-    assert [(block.last, block.modules) for block in coupling.blocks] == [("conv.1", ("conv.0", "excite", "squeeze"))]
+    assert [(block.last, block.whole, block.modules) for block in coupling.blocks] == [
+        ("conv.1", "conv", ("excite", "squeeze"))
+    ]
 
 
 def test_u_net(kit):
