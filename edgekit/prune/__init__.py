@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels and residual blocks, with a proof.
+"""Structured pruning: whole channels, residual blocks and recurrent layers, with a proof.
 
 `analyse` reads a model's graph into a `Coupling`; `importance` ranks its channels; `plan` (or `actions` and `combine`)
 decides; `prune` applies the plan to the user's own modules and proves the outcome; `save` and `replay` keep it.
@@ -11,6 +11,7 @@ from edgekit.prune.importance import Importance, importance
 from edgekit.prune.plan import Narrowing, PrunePlan, make_plan, plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.prune import Pruned, analyse, load_plan, prune, replay, save
+from edgekit.prune.recurrent_layers import RecurrentLayer
 from edgekit.prune.surgery import apply, lift, masked
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Proof",
     "PrunePlan",
     "Pruned",
+    "RecurrentLayer",
     "ResidualBlock",
     "ZeroBranch",
     "actions",

@@ -1,4 +1,4 @@
-"""What can be removed together: channel groups and residual blocks, found on the graph that `torch.export` gives."""
+"""What can be removed together: channel groups and whole blocks, found on the graph that `torch.export` gives."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from edgekit.errors import PruneError
 from edgekit.prune.atoms import Atoms
 from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.recurrent import recurrent, recurrent_cell
+from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
 from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
 from edgekit.prune.walk import Value, Values, Walk
 from edgekit.workload import Batch
 
+Block = ResidualBlock | RecurrentLayer
+"""What can be removed as a whole."""
 Members = Mapping[tuple[str, int], tuple[int, ...]]
 """For each (parameter or buffer, dimension): the indexes that belong to one channel."""
 
@@ -65,7 +68,7 @@ class Coupling:
 
     Args:
         groups: channels that may be removed.
-        blocks: residual blocks that may be removed.
+        blocks: residual blocks and recurrent layers that may be removed.
         frozen: what must stay, and why.
         sizes: the shape of every parameter and buffer.
         producers: parameters that make channels (weights of convolutions, linear and recurrent layers, embeddings) with
@@ -74,7 +77,7 @@ class Coupling:
     """
 
     groups: tuple[ChannelGroup, ...]
-    blocks: tuple[ResidualBlock, ...]
+    blocks: tuple[Block, ...]
     frozen: tuple[tuple[str, str], ...]
     sizes: Mapping[str, tuple[int, ...]]
     producers: Mapping[str, int]
@@ -96,7 +99,7 @@ class Coupling:
             way_out="`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why",
         )
 
-    def block(self, name: str) -> ResidualBlock:
+    def block(self, name: str) -> Block:
         """The block of that name.
 
         Raises:
@@ -115,7 +118,10 @@ class Coupling:
     def __str__(self) -> str:
         lines = [f"{len(self.groups)} channel groups"]
         lines += [f"  {group.name}: {len(group)} channels" for group in self.groups]
-        lines += [f"{len(self.blocks)} residual blocks", *(f"  {block.name}" for block in self.blocks)]
+        layers = [block.name for block in self.blocks if isinstance(block, RecurrentLayer)]
+        residual = [block.name for block in self.blocks if block.name not in layers]
+        lines += [f"{len(residual)} residual blocks", *(f"  {name}" for name in residual)]
+        lines += [f"{len(layers)} recurrent layers", *(f"  {name}" for name in layers)] if layers else []
         lines += [f"{len(self.frozen)} frozen", *(f"  {what}: {why}" for what, why in self.frozen)]
         return "\n".join(lines)
 
@@ -176,7 +182,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     producers, scales = _roles(program)
     return Coupling(
         groups=groups,
-        blocks=find_blocks(program, model, example),
+        blocks=(*find_blocks(program, model, example), *find_layers(program, model)),
         frozen=_frozen(tensors, atoms, unknown),
         sizes=tensor_sizes(model),
         producers=producers,

@@ -12,8 +12,9 @@ import numpy as np
 
 from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock
-from edgekit.prune.coupling import ChannelGroup, Coupling, removed_slices
+from edgekit.prune.coupling import Block, ChannelGroup, Coupling, removed_slices
 from edgekit.prune.importance import Importance
+from edgekit.prune.recurrent_layers import RecurrentLayer
 
 VERSION = 1
 
@@ -35,17 +36,18 @@ class PrunePlan:
         fingerprint: of the model's parameter names and shapes; a plan fits no other model.
         narrowings: decisions about channel groups, for people.
         slices: the same for the surgery: for each tensor and dimension the indexes that go.
-        blocks: residual branches that go.
+        blocks: residual branches and recurrent layers that go.
     """
 
     fingerprint: str
     narrowings: tuple[Narrowing, ...]
     slices: Mapping[str, Mapping[int, tuple[int, ...]]]
-    blocks: tuple[ResidualBlock, ...]
+    blocks: tuple[Block, ...]
 
     def __str__(self) -> str:
         rows = [f"{n.group}: {n.before} -> {len(n.kept)} channels" for n in self.narrowings]
-        rows += [f"{block.name}: removed, its shortcut stays" for block in self.blocks]
+        stays = {ResidualBlock: "its shortcut stays", RecurrentLayer: "its input goes on"}
+        rows += [f"{block.name}: removed, {stays[type(block)]}" for block in self.blocks]
         return "\n".join(rows) or "nothing to remove"
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +60,8 @@ class PrunePlan:
                 name: {str(axis): list(indexes) for axis, indexes in axes.items()} for name, axes in self.slices.items()
             },
             "blocks": [
-                {**asdict(block), "modules": list(block.modules), "shape": list(block.shape)} for block in self.blocks
+                {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(block).items()}
+                for block in self.blocks
             ],
         }
 
@@ -85,18 +88,7 @@ class PrunePlan:
                     str(name): {int(axis): tuple(map(int, indexes)) for axis, indexes in axes.items()}
                     for name, axes in data["slices"].items()
                 },
-                blocks=tuple(
-                    ResidualBlock(
-                        name=str(b["name"]),
-                        last=str(b["last"]),
-                        modules=tuple(map(str, b["modules"])),
-                        shape=tuple(map(int, b["shape"])),
-                        leading=int(b.get("leading", 1)),
-                        whole=str(b.get("whole", "")),
-                        further=int(b.get("further", 0)),
-                    )
-                    for b in data["blocks"]
-                ),
+                blocks=tuple(_block(entry) for entry in data["blocks"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(
@@ -105,6 +97,20 @@ class PrunePlan:
                 rule="what PrunePlan.to_dict writes",
                 way_out="prune again",
             ) from error
+
+
+def _block(entry: Any) -> Block:
+    if "layer" in entry:
+        return RecurrentLayer(name=str(entry["name"]), module=str(entry["module"]), layer=int(entry["layer"]))
+    return ResidualBlock(
+        name=str(entry["name"]),
+        last=str(entry["last"]),
+        modules=tuple(map(str, entry["modules"])),
+        shape=tuple(map(int, entry["shape"])),
+        leading=int(entry.get("leading", 1)),
+        whole=str(entry.get("whole", "")),
+        further=int(entry.get("further", 0)),
+    )
 
 
 def fingerprint(sizes: Mapping[str, Sequence[int]]) -> str:
@@ -165,7 +171,7 @@ def plan(
         keep: share of the channels that stays, or the width of each named group.
         scope: `uniform` keeps the share in each group, `global` over all groups together.
         grid: widths stay on multiples of it where they were on one; no group falls below it.
-        drop_blocks: residual blocks to remove; groups inside them are left alone.
+        drop_blocks: residual blocks and recurrent layers to remove; groups inside them are left alone.
 
     Raises:
         PruneError: a value is out of range, or a name unknown.
@@ -197,7 +203,7 @@ def best(importance: Importance, group: str, width: int) -> list[int]:
     return sorted(order[:width].tolist())
 
 
-def is_inside(group: ChannelGroup, block: ResidualBlock) -> bool:
+def is_inside(group: ChannelGroup, block: Block) -> bool:
     """Whether every tensor of a group belongs to a block's modules."""
     return all(block.has(name.rpartition(".")[0]) for name, _ in group.tensors)
 

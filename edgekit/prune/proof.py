@@ -58,9 +58,8 @@ def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, 
     worst = 0.0
     inputs = _inputs(example, noise)
     for batch in inputs:
-        want = outputs_of(batch.call(reference))
         try:
-            have = outputs_of(batch.call(smaller))
+            want, have = (outputs_of(batch.call(each)) for each in (reference, smaller))
         except Exception as error:
             raise PruneError(
                 f"the pruned model does not run: {type(error).__name__}: {error}",

@@ -14,6 +14,7 @@ from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock, remove
 from edgekit.prune.coupling import tensor_sizes, tensors_of
 from edgekit.prune.plan import PrunePlan, fingerprint
+from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
 from edgekit.prune.residual import FEATURES_LAST
 from edgekit.prune.resize import TRANSPOSED, resize
 
@@ -33,8 +34,17 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     for owner in sorted({name.rpartition(".")[0] for name in plan.slices}):
         resize(modules[owner])
     for block in plan.blocks:
-        remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
+        if isinstance(block, ResidualBlock):
+            remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
+    for name, layers in _lost_layers(plan).items():
+        drop_layers(modules[name], layers)
     return pruned
+
+
+def _lost_layers(plan: PrunePlan) -> dict[str, list[int]]:
+    """For each recurrent module the layers that go."""
+    layers = [block for block in plan.blocks if isinstance(block, RecurrentLayer)]
+    return {name: [each.layer for each in layers if each.module == name] for name in {each.module for each in layers}}
 
 
 def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> tuple[int, ...]:
@@ -68,12 +78,11 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
         if not (0 <= axis < len(sizes.get(name, ())) and all(0 <= index < sizes[name][axis] for index in indexes))
     ]
     modules = dict(model.named_modules())
-    wrong += [
-        repr(name)
-        for block in plan.blocks
-        for name in (block.last, block.ending, *block.modules)
-        if name not in modules
-    ]
+    for block in plan.blocks:
+        if isinstance(block, ResidualBlock):
+            wrong += [repr(name) for name in (block.last, block.ending, *block.modules) if name not in modules]
+        elif not 1 <= block.layer < getattr(modules.get(block.module), "num_layers", 0):
+            wrong.append(f"layer {block.layer} of {block.module!r}")
     if wrong:
         raise PruneError(
             f"the plan removes {wrong[0]}",
@@ -87,7 +96,8 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of `model` in which everything that the plan removes is zero: the reference of the proof.
 
     A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes
-    nothing, whatever the activation between makes of zero. A removed block's last module answers zero.
+    nothing, whatever the activation between makes of zero. A removed block's last module answers zero, a
+    removed recurrent layer what it is given.
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
@@ -98,8 +108,11 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
                 tensors[name].index_fill_(axis, torch.tensor(indexes), 0.0)
     modules = dict(twin.named_modules())
     for block in plan.blocks:
-        # By a hook and not by zero weights: that holds for any layer.
-        modules[block.ending].register_forward_hook(lambda _module, _inputs, output: pytree.tree_map(_zeros, output))
+        if isinstance(block, ResidualBlock):
+            # By a hook and not by zero weights: that holds for any layer.
+            modules[block.ending].register_forward_hook(lambda _module, _in, output: pytree.tree_map(_zeros, output))
+    for name, layers in _lost_layers(plan).items():
+        skip_layers(modules[name], layers)
     return twin
 
 
@@ -115,7 +128,8 @@ def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
-    targets, sources = twin.state_dict(), pruned.state_dict()
+    targets, lost = twin.state_dict(), _lost_layers(plan)
+    sources = {original_name(name, lost): value for name, value in pruned.state_dict().items()}
     with torch.no_grad():
         for name, source in sources.items():
             target = targets[name]

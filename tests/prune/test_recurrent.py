@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from edgekit import prune as room
+from edgekit.errors import PruneError
 from edgekit.workload import Batch, digest_of
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -132,6 +135,7 @@ def test_a_pruned_layer_is_a_smaller_one_sliced_by_hand(kit):
     torch.testing.assert_close(pruned.layer(x)[0], small(x)[0])
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_a_projection_has_a_width_of_its_own(kit):
     net = kit.settle(Reader(nn.LSTM(6, 12, 2, batch_first=True, proj_size=4)))
     coupling = room.analyse(net, kit.batch(4, 5))
@@ -277,3 +281,86 @@ def test_a_pruned_layer_replays_and_lifts(kit, tmp_path):
     lifted = room.lift(net, outcome.model, outcome.plan)
     assert digest_of(room.apply(lifted, outcome.plan)) == digest_of(outcome.model)
     assert {group.name for group in coupling.groups} == {"before", "layer"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("options", "gone"),
+    [({}, [1]), ({"bidirectional": True, "batch_first": True}, [1, 2]), ({"bias": False, "dropout": 0.3}, [2])],
+)
+def test_a_layer_that_goes_passes_its_input_on(kit, kind, options, gone):
+    net = kit.settle(Reader(KINDS[kind](6, 8, 4, **options)))
+    coupling = room.analyse(net, kit.batch(4, 5))
+    assert [block.name for block in coupling.blocks] == ["layer.layer1", "layer.layer2", "layer.layer3"]
+    assert "3 recurrent layers\n  layer.layer1\n" in str(coupling)
+    plan = room.make_plan(coupling, blocks=[f"layer.layer{index}" for index in gone])
+    assert str(plan).splitlines()[0] == f"layer.layer{gone[0]}: removed, its input goes on"
+    assert room.PrunePlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    pruned = room.prune(net, kit.batch(4, 5), plan).model
+    # In numpy: the weights of the layers that stay, one after the other.
+    kept = [index for index in range(4) if index not in gone]
+    twin = Reader(KINDS[kind](6, 8, len(kept), **{**options, "dropout": 0.0}))
+    state = net.state_dict()
+    renamed = {
+        name: state[re.sub(r"_l(\d)", lambda found: f"_l{kept[int(found[1])]}", name)] for name in twin.state_dict()
+    }
+    twin.load_state_dict(renamed)
+    x = torch.randn(3, 7, 5)
+    have = pruned.double()(x.double()).detach().numpy()
+    np.testing.assert_allclose(have, expected(kind, twin, x, []), rtol=1e-9, atol=1e-11)
+    assert pruned.layer.num_layers == len(kept)
+    assert {name for name, _ in pruned.named_parameters()} == {name for name, _ in twin.named_parameters()}
+
+
+def test_layers_and_units_go_together_replay_and_lift(kit, tmp_path):
+    def fresh():
+        return kit.settle(Reader(nn.LSTM(6, 8, 3, batch_first=True, bidirectional=True), "state"))
+
+    net = fresh()
+    coupling = room.analyse(net, kit.batch(4, 5))
+    names = [action.text for action in room.actions(coupling, room.importance(net, coupling, method="l1"), grid=4)]
+    assert names == ["remove block layer.layer1", "remove block layer.layer2", "layer: 8 -> 4"]
+    # Before has 6 units, off the grid.
+    assert room.inside(coupling) == {}
+    plan = room.make_plan(coupling, {"layer": [0, 2, 5]}, ["layer.layer1"])
+    pruned = room.prune(net, kit.batch(4, 5), plan).model
+    assert pruned.layer.weight_ih_l1.shape == (12, 6)
+    assert "weight_ih_l2" not in dict(pruned.layer.named_parameters())
+    with torch.no_grad():
+        for value in pruned.parameters():
+            value.add_(torch.randn_like(value))
+    room.save(tmp_path, plan, pruned)
+    assert digest_of(room.replay(fresh, tmp_path)) == digest_of(pruned)
+    lifted = room.lift(net, pruned, plan)
+    assert digest_of(room.apply(lifted, plan)) == digest_of(pruned)
+    rows = [gate * 8 + unit for gate in range(4) for unit in (0, 2, 5)]
+    assert torch.equal(lifted.layer.bias_hh_l2_reverse[rows], pruned.layer.bias_hh_l1_reverse)
+    assert torch.equal(lifted.layer.weight_hh_l1, net.layer.weight_hh_l1)
+
+
+class EveryState(nn.Module):
+    """Its head reads the last states of all layers, so that their number is part of its width."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.GRU(5, 8, 2, batch_first=True), nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[1].transpose(0, 1).flatten(1))
+
+
+def test_layers_whose_states_are_counted_stay_and_units_go(kit):
+    coupling, outcome = kit.check(kit.settle(EveryState()), kit.batch(4, 5), exact=False)
+    assert coupling.blocks == ()
+    assert "block layer.layer1" in dict(coupling.frozen)
+    assert outcome.model.head.in_features == 8
+
+
+def test_a_plan_that_takes_a_layer_that_there_is_not(kit):
+    net = kit.settle(Reader(nn.GRU(6, 8, 2)))
+    plan = room.make_plan(room.analyse(net, kit.batch(4, 5)), blocks=["layer.layer1"])
+    for layer, module in ((0, "layer"), (2, "layer"), (1, "head")):
+        data = plan.to_dict()
+        data["blocks"] = [{"name": "edited", "module": module, "layer": layer}]
+        with pytest.raises(PruneError, match=f"the plan removes layer {layer} of '{module}'"):
+            room.apply(net, room.PrunePlan.from_dict(data))
