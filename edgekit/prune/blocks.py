@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,9 +100,16 @@ def remove(model: nn.Module, block: ResidualBlock, shape: tuple[int, ...]) -> No
         # A layer of torch.nn asks its attention for these before it calls it.
         zeros.batch_first, zeros.in_proj_bias = old.batch_first, None
     model.set_submodule(block.ending, zeros)
+    unfuse(model, (block.ending, *block.modules))
+
+
+def unfuse(model: nn.Module, changed: Collection[str]) -> None:
+    """Let encoder layers of torch.nn around what has changed call their modules from now on, in place.
+
+    In evaluation they would hand the tensors of all of them, as they were, to one kernel.
+    """
     for name, module in model.named_modules():
-        # In evaluation they would hand the tensors of all of their modules to one kernel.
-        if any(within(each, name) for each in (block.ending, *block.modules)):
+        if any(within(each, name) for each in changed):
             if isinstance(module, nn.TransformerEncoderLayer):
                 module.activation_relu_or_gelu = 0
             elif isinstance(module, nn.TransformerEncoder):

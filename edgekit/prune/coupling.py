@@ -20,11 +20,12 @@ from torch.fx import Node
 from edgekit.errors import PruneError
 from edgekit.prune.atoms import Atoms
 from edgekit.prune.blocks import ResidualBlock
+from edgekit.prune.counts import Count
 from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
 from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
-from edgekit.prune.walk import Value, Values, Walk
+from edgekit.prune.walk import Value, Values, Walk, alive
 from edgekit.workload import Batch
 
 Block = ResidualBlock | RecurrentLayer
@@ -40,10 +41,12 @@ class ChannelGroup:
     Args:
         name: of the module whose output they are, unique in the model.
         channels: for each channel, its slices; removing the channel removes all of them.
+        counts: attributes of the user's modules that have the number of channels and change with it.
     """
 
     name: str
     channels: tuple[Members, ...]
+    counts: tuple[Count, ...] = ()
 
     def __len__(self) -> int:
         return len(self.channels)
@@ -165,7 +168,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     _freeze_shared(model, tensors, atoms)
     _freeze_idle(program, tensors, atoms)
     unknown: dict[tuple[str, str], int] = defaultdict(int)
-    for node in program.graph.nodes:
+    for node in alive(program.graph.nodes):
         if node.op == "call_function":
             value = _follow(walk, node)
             if value is None:
@@ -209,7 +212,7 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
 
 def _freeze_idle(program: ExportedProgram, tensors: Mapping[str, Value], atoms: Atoms) -> None:
     """Nothing tells how the tensors of a module that forward does not use hang together."""
-    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    used = {source.name for node in alive(program.graph.nodes) for source in node.all_input_nodes}
     for spec in program.graph_signature.input_specs:
         for dim in tensors.get(str(spec.target), ()):
             if dim is not None and spec.arg.name not in used:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -37,12 +37,14 @@ class PrunePlan:
         narrowings: decisions about channel groups, for people.
         slices: the same for the surgery: for each tensor and dimension the indexes that go.
         blocks: residual branches and recurrent layers that go.
+        counts: for each of the user's modules the attributes that count channels, and what they become.
     """
 
     fingerprint: str
     narrowings: tuple[Narrowing, ...]
     slices: Mapping[str, Mapping[int, tuple[int, ...]]]
     blocks: tuple[Block, ...]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [f"{n.group}: {n.before} -> {len(n.kept)} channels" for n in self.narrowings]
@@ -63,6 +65,7 @@ class PrunePlan:
                 {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(block).items()}
                 for block in self.blocks
             ],
+            "counts": {module: dict(attributes) for module, attributes in self.counts.items()},
         }
 
     @classmethod
@@ -89,6 +92,10 @@ class PrunePlan:
                     for name, axes in data["slices"].items()
                 },
                 blocks=tuple(_block(entry) for entry in data["blocks"]),
+                counts={
+                    str(module): {str(name): int(value) for name, value in attributes.items()}
+                    for module, attributes in data.get("counts", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(
@@ -133,6 +140,7 @@ def make_plan(
         PruneError: a group or a block does not exist, or a group would be left empty.
     """
     gone, narrowings = [], []
+    counts: dict[str, dict[str, int]] = {}
     for name, indexes in (kept or {}).items():
         group = coupling.group(name)
         stays = sorted(set(indexes))
@@ -142,6 +150,8 @@ def make_plan(
             continue
         narrowings.append(Narrowing(group=name, before=len(group), kept=tuple(stays)))
         gone += [channel for index, channel in enumerate(group.channels) if index not in set(stays)]
+        for count in group.counts:
+            counts.setdefault(count.module, {})[count.attribute] = count.each * len(stays)
     slices = {
         name: {axis: tuple(indexes.tolist()) for axis, indexes in axes.items()}
         for name, axes in removed_slices(gone).items()
@@ -151,6 +161,7 @@ def make_plan(
         narrowings=tuple(narrowings),
         slices=slices,
         blocks=tuple(coupling.block(name) for name in blocks),
+        counts=counts,
     )
 
 

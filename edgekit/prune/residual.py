@@ -15,6 +15,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from edgekit.prune.blocks import ResidualBlock, unfused_attention, within
+from edgekit.prune.walk import alive
 from edgekit.workload import Batch
 
 aten = torch.ops.aten
@@ -89,11 +90,7 @@ class _Graph:
             for spec in program.graph_signature.input_specs
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)
         }
-        alive: set[Node] = set()
-        for node in reversed(program.graph.nodes):
-            if node.op != "call_function" or any(user in alive for user in node.users):
-                alive.add(node)
-        nodes = tuple(node for node in program.graph.nodes if node in alive)
+        nodes = tuple(alive(program.graph.nodes))
         inside: dict[str, set[Node]] = {}
         for node in nodes:
             for module in _modules_of(node):
@@ -108,9 +105,9 @@ class _Graph:
 
     def cone(self, side: _Side) -> set[Node]:
         """What is computed for the branch alone: from each of these nodes every way leads through the branch."""
-        alive, found = set(self.nodes), set[Node]()
+        living, found = set(self.nodes), set[Node]()
         for node in reversed(self.nodes):
-            readers = {user for user in node.users if user in alive}
+            readers = {user for user in node.users if user in living}
             if (node is side.branch and readers == {side.sum}) or (readers and readers <= found):
                 found.add(node)
         return found
@@ -154,7 +151,7 @@ def _removable(side: _Side, graph: _Graph) -> ResidualBlock | None:
     in_rows = isinstance(graph.modules[last], FEATURES_LAST) and call.taken[:-1] == call.given[:-1]
     leading = len(call.given) - 1 if in_rows else 1
     return ResidualBlock(
-        name=_common(sorted(owners)),
+        name=_common(sorted(owners)) or whole,
         last=last,
         modules=tuple(sorted(name for name in others if name and not within(whole, name))),
         shape=call.given[leading:],
@@ -226,7 +223,7 @@ def _common(names: list[str]) -> str:
         if len(set(level)) > 1:
             break
         shared.append(level[0])
-    return ".".join(shared[: min(map(len, parts)) - 1] if len(names) == 1 else shared) or names[-1]
+    return ".".join(shared[:-1] if len(names) == 1 else shared)
 
 
 def _unique(blocks: list[ResidualBlock]) -> tuple[ResidualBlock, ...]:

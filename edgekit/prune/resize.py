@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from edgekit.prune.narrow_attention import narrow
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -87,6 +89,7 @@ _KINDS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any
     (nn.GroupNorm, _group_norm),
     (NORMS, _norm),
     (nn.PReLU, _prelu),
+    (nn.MultiheadAttention, narrow),
     (nn.RNNBase, _recurrent),
     (nn.RNNCellBase, _recurrent_cell),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
-from edgekit.prune.blocks import ResidualBlock, remove
+from edgekit.prune.blocks import ResidualBlock, remove, unfuse
 from edgekit.prune.coupling import tensor_sizes, tensors_of
 from edgekit.prune.plan import PrunePlan, fingerprint
 from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
@@ -31,8 +31,13 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     for name, axes in plan.slices.items():
         owner, _, attribute = name.rpartition(".")
         _shrink(modules[owner], attribute, axes)
-    for owner in sorted({name.rpartition(".")[0] for name in plan.slices}):
+    owners = sorted({name.rpartition(".")[0] for name in plan.slices})
+    for owner in owners:
         resize(modules[owner])
+    unfuse(pruned, [owner for owner in owners if isinstance(modules[owner], nn.MultiheadAttention)])
+    for name, attributes in plan.counts.items():
+        for attribute, value in attributes.items():
+            setattr(modules[name], attribute, value)
     for block in plan.blocks:
         if isinstance(block, ResidualBlock):
             remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
@@ -83,6 +88,12 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
             wrong += [repr(name) for name in (block.last, block.ending, *block.modules) if name not in modules]
         elif not 1 <= block.layer < getattr(modules.get(block.module), "num_layers", 0):
             wrong.append(f"layer {block.layer} of {block.module!r}")
+    wrong += [
+        f"channels that {name!r} counts as {attribute!r}"
+        for name, attributes in plan.counts.items()
+        for attribute in attributes
+        if type(getattr(modules.get(name), attribute, None)) is not int
+    ]
     if wrong:
         raise PruneError(
             f"the plan removes {wrong[0]}",

@@ -387,14 +387,6 @@ def test_groups_of_a_transposed_convolution_go_whole(kit):
     torch.testing.assert_close(pruned(x), F.conv2d(y, net[4].weight[:, four], net[4].bias))
 
 
-def test_heads_merged_with_the_batch_stay_and_hidden_units_do_not(kit):
-    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0)
-    net = nn.Sequential(nn.Linear(6, 16), layer, nn.Linear(16, 3))
-    coupling, _ = kit.check(kit.settle(net), kit.batch(5, 6), exact=False)
-    assert widths(coupling) == {"1.linear1": 32}
-    assert "operator aten.scaled_dot_product_attention.default" in dict(coupling.frozen)
-
-
 def test_weights_made_by_a_parametrization_stay(kit):
     net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 4, 3))
     coupling = room.analyse(kit.settle(net), kit.batch(3, 8, 8))
