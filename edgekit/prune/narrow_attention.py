@@ -1,4 +1,4 @@
-"""`nn.MultiheadAttention` with fewer heads than its width has room for, which PyTorch's own code refuses."""
+"""`nn.MultiheadAttention` whose heads do not fill its width, or whose width has shrunk: PyTorch's own code refuses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class NarrowAttention(nn.MultiheadAttention):
-    """An `nn.MultiheadAttention` that has lost heads: the same tensors and calls, narrower in between.
+    """An `nn.MultiheadAttention` that has lost heads or width: the same tensors and calls.
 
-    `num_heads` times `head_dim` is the number of rows of each of its three projections; `embed_dim` stays the width of
-    what comes in and goes out.
+    `num_heads` times `head_dim` is the number of rows of each of its three projections, `embed_dim` the width of what
+    comes in.
     """
 
     def forward(  # noqa: PLR0917 - what it stands for takes them so
@@ -70,16 +70,15 @@ class NarrowAttention(nn.MultiheadAttention):
 
 
 def narrow(module: nn.MultiheadAttention) -> None:
-    """Let an attention whose projections have lost rows compute with the heads that are left, in place.
+    """Let an attention whose tensors have shrunk compute with what is left of heads and width, in place.
 
     One that adds a key and a value of its own never gets here: those meet its heads, and freeze them.
     """
-    weight = module.q_proj_weight if module.in_proj_weight is None else module.in_proj_weight
-    rows = weight.shape[0] // (3 if module.in_proj_weight is not None else 1)
-    if rows == module.num_heads * module.head_dim:
-        return
-    module.__class__ = NarrowAttention
+    packed = module.in_proj_weight
+    rows = module.q_proj_weight.shape[0] if packed is None else packed.shape[0] // 3
     module.num_heads = rows // module.head_dim
+    module.embed_dim = (module.q_proj_weight if packed is None else packed).shape[1]
+    module.__class__ = NarrowAttention
 
 
 def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
