@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels, residual blocks and recurrent layers, with a proof.
+"""Structured pruning: whole channels, units, heads, blocks and layers, with a proof.
 
 `analyse` reads a model's graph into a `Coupling`; `importance` ranks its channels; `plan` (or `actions` and `combine`)
 decides; `prune` applies the plan to the user's own modules and proves the outcome; `save` and `replay` keep it.
