@@ -38,7 +38,11 @@ def prune(
     grid: Annotated[int, typer.Option(help="Widths come out as multiples of this.")] = 16,
     importance: Importance = "taylor",
     drop_block: Annotated[
-        list[str] | None, typer.Option(help="Remove this residual block; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="Remove this residual block, sublayer or recurrent layer, as --dry-run names it; may be given several "
+            "times."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -53,7 +57,7 @@ def prune(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan and weights.")] = Path("pruned"),
     json: AsJson = False,
 ) -> None:
-    """Remove whole channels and residual blocks, and prove that nothing else changed.
+    """Remove whole channels, units, heads, blocks and layers, and prove that nothing else changed.
 
     The pruned model equals the original with the same channels masked, to float tolerance, or it is an error. Accuracy
     comes back with `edgekit distill`.

@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels and residual blocks, with a proof.
+"""Structured pruning: whole channels, units, heads, blocks and layers, with a proof.
 
 `analyse` reads a model's graph into a `Coupling`; `importance` ranks its channels; `plan` (or `actions` and `combine`)
 decides; `prune` applies the plan to the user's own modules and proves the outcome; `save` and `replay` keep it.
@@ -13,6 +13,7 @@ from edgekit.prune.on_graph import prune_graph
 from edgekit.prune.plan import Narrowing, PrunePlan, make_plan, plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.prune import Pruned, analyse, load_plan, prune, replay, save
+from edgekit.prune.recurrent_layers import RecurrentLayer
 from edgekit.prune.surgery import apply, lift, masked
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Proof",
     "PrunePlan",
     "Pruned",
+    "RecurrentLayer",
     "ResidualBlock",
     "ZeroBranch",
     "actions",

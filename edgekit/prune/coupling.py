@@ -1,4 +1,4 @@
-"""What can be removed together: channel groups and residual blocks, found on the graph that `torch.export` gives."""
+"""What can be removed together: channel groups and whole blocks, found on the graph that `torch.export` gives."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ from torch.fx import Node
 
 from edgekit.errors import PruneError
 from edgekit.prune.atoms import Atoms
-from edgekit.prune.blocks import ResidualBlock, find_blocks
+from edgekit.prune.blocks import ResidualBlock
+from edgekit.prune.counts import Count
+from edgekit.prune.recurrent import recurrent, recurrent_cell
+from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
+from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
-from edgekit.prune.walk import Value, Values, Walk
+from edgekit.prune.walk import Value, Values, Walk, alive
 from edgekit.workload import Batch
 
+Block = ResidualBlock | RecurrentLayer
+"""What can be removed as a whole."""
 Members = Mapping[tuple[str, int], tuple[int, ...]]
 """For each (parameter or buffer, dimension): the indexes that belong to one channel."""
 
@@ -35,10 +41,12 @@ class ChannelGroup:
     Args:
         name: of the module whose output they are, unique in the model.
         channels: for each channel, its slices; removing the channel removes all of them.
+        counts: attributes of the user's modules that have the number of channels and change with it.
     """
 
     name: str
     channels: tuple[Members, ...]
+    counts: tuple[Count, ...] = ()
 
     def __len__(self) -> int:
         return len(self.channels)
@@ -63,16 +71,16 @@ class Coupling:
 
     Args:
         groups: channels that may be removed.
-        blocks: residual blocks that may be removed.
+        blocks: residual blocks and recurrent layers that may be removed.
         frozen: what must stay, and why.
         sizes: the shape of every parameter and buffer.
-        producers: parameters that make channels (weights of convolutions, linear layers and embeddings) with their
-            output dimension.
+        producers: parameters that make channels (weights of convolutions, linear and recurrent layers, embeddings) with
+            their output dimension.
         scales: BatchNorm weights.
     """
 
     groups: tuple[ChannelGroup, ...]
-    blocks: tuple[ResidualBlock, ...]
+    blocks: tuple[Block, ...]
     frozen: tuple[tuple[str, str], ...]
     sizes: Mapping[str, tuple[int, ...]]
     producers: Mapping[str, int]
@@ -94,7 +102,7 @@ class Coupling:
             way_out="`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why",
         )
 
-    def block(self, name: str) -> ResidualBlock:
+    def block(self, name: str) -> Block:
         """The block of that name.
 
         Raises:
@@ -113,7 +121,10 @@ class Coupling:
     def __str__(self) -> str:
         lines = [f"{len(self.groups)} channel groups"]
         lines += [f"  {group.name}: {len(group)} channels" for group in self.groups]
-        lines += [f"{len(self.blocks)} residual blocks", *(f"  {block.name}" for block in self.blocks)]
+        layers = [block.name for block in self.blocks if isinstance(block, RecurrentLayer)]
+        residual = [block.name for block in self.blocks if block.name not in layers]
+        lines += [f"{len(residual)} residual blocks", *(f"  {name}" for name in residual)]
+        lines += [f"{len(layers)} recurrent layers", *(f"  {name}" for name in layers)] if layers else []
         lines += [f"{len(self.frozen)} frozen", *(f"  {what}: {why}" for what, why in self.frozen)]
         return "\n".join(lines)
 
@@ -157,7 +168,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     _freeze_shared(model, tensors, atoms)
     _freeze_idle(program, tensors, atoms)
     unknown: dict[tuple[str, str], int] = defaultdict(int)
-    for node in program.graph.nodes:
+    for node in alive(program.graph.nodes):
         if node.op == "call_function":
             value = _follow(walk, node)
             if value is None:
@@ -174,7 +185,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     producers, scales = _roles(program)
     return Coupling(
         groups=groups,
-        blocks=find_blocks(program, model),
+        blocks=(*find_blocks(program, model, example), *find_layers(program, model)),
         frozen=_frozen(tensors, atoms, unknown),
         sizes=tensor_sizes(model),
         producers=producers,
@@ -201,7 +212,7 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
 
 def _freeze_idle(program: ExportedProgram, tensors: Mapping[str, Value], atoms: Atoms) -> None:
     """Nothing tells how the tensors of a module that forward does not use hang together."""
-    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    used = {source.name for node in alive(program.graph.nodes) for source in node.all_input_nodes}
     for spec in program.graph_signature.input_specs:
         for dim in tensors.get(str(spec.target), ()):
             if dim is not None and spec.arg.name not in used:
@@ -301,6 +312,10 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
     producers: dict[str, int] = {}
     scales: set[str] = set()
     for node in program.graph.nodes:
+        if RULES.get(node.target) in (recurrent, recurrent_cell):
+            weights = [names[each.name] for each in node.all_input_nodes if each.name in names]
+            producers |= {name: 0 for name in weights if name.rpartition(".")[2].startswith("weight")}
+            continue
         operation = str(node.target)
         tables = node.args[:1] if "embedding" in operation else node.args[1:2]
         name = next((names.get(each.name) for each in tables if isinstance(each, Node)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch.fx import Node
 
-from edgekit.prune.walk import Value, Walk, argument, shape_of
+from edgekit.prune.walk import Value, Walk, argument, broadcast_batch, shape_of
 
 
 def convolution(walk: Walk, node: Node) -> Value:
@@ -68,7 +68,8 @@ def matmul(walk: Walk, node: Node) -> Value:
         walk.pin(b, f"{node.name} has no rule for these ranks")
         return tuple(None for _ in shape_of(node))
     walk.couple(a[-1], b[-2], f"{node.name} contracts a fixed size")
-    batch = [walk.couple(p, q, f"{node.name} meets a fixed size") for p, q in zip(a[:-2], b[:-2], strict=True)]
+    sizes = [shape_of(each)[:-2] for each in node.args[:2]]  # type: ignore[arg-type]
+    batch = broadcast_batch(walk, node, (a[:-2], sizes[0]), (b[:-2], sizes[1]))
     return (*batch, a[-2], b[-1])
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock
-from edgekit.prune.coupling import ChannelGroup, Coupling, removed_slices
+from edgekit.prune.coupling import Block, ChannelGroup, Coupling, removed_slices
 from edgekit.prune.importance import Importance
+from edgekit.prune.recurrent_layers import RecurrentLayer
 
 VERSION = 1
 
@@ -35,17 +36,20 @@ class PrunePlan:
         fingerprint: of the model's parameter names and shapes; a plan fits no other model.
         narrowings: decisions about channel groups, for people.
         slices: the same for the surgery: for each tensor and dimension the indexes that go.
-        blocks: residual branches that go.
+        blocks: residual branches and recurrent layers that go.
+        counts: for each of the user's modules the attributes that count channels, and what they become.
     """
 
     fingerprint: str
     narrowings: tuple[Narrowing, ...]
     slices: Mapping[str, Mapping[int, tuple[int, ...]]]
-    blocks: tuple[ResidualBlock, ...]
+    blocks: tuple[Block, ...]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [f"{n.group}: {n.before} -> {len(n.kept)} channels" for n in self.narrowings]
-        rows += [f"{block.name}: removed, its shortcut stays" for block in self.blocks]
+        stays = {ResidualBlock: "its shortcut stays", RecurrentLayer: "its input goes on"}
+        rows += [f"{block.name}: removed, {stays[type(block)]}" for block in self.blocks]
         return "\n".join(rows) or "nothing to remove"
 
     def includes(self, other: Self) -> bool:
@@ -68,9 +72,10 @@ class PrunePlan:
                 name: {str(axis): list(indexes) for axis, indexes in axes.items()} for name, axes in self.slices.items()
             },
             "blocks": [
-                {"name": b.name, "last": b.last, "modules": list(b.modules), "shape": list(b.shape)}
-                for b in self.blocks
+                {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(block).items()}
+                for block in self.blocks
             ],
+            "counts": {module: dict(attributes) for module, attributes in self.counts.items()},
         }
 
     @classmethod
@@ -96,15 +101,11 @@ class PrunePlan:
                     str(name): {int(axis): tuple(map(int, indexes)) for axis, indexes in axes.items()}
                     for name, axes in data["slices"].items()
                 },
-                blocks=tuple(
-                    ResidualBlock(
-                        name=str(b["name"]),
-                        last=str(b["last"]),
-                        modules=tuple(map(str, b["modules"])),
-                        shape=tuple(map(int, b["shape"])),
-                    )
-                    for b in data["blocks"]
-                ),
+                blocks=tuple(_block(entry) for entry in data["blocks"]),
+                counts={
+                    str(module): {str(name): int(value) for name, value in attributes.items()}
+                    for module, attributes in data.get("counts", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(
@@ -113,6 +114,20 @@ class PrunePlan:
                 rule="what PrunePlan.to_dict writes",
                 way_out="prune again",
             ) from error
+
+
+def _block(entry: Any) -> Block:
+    if "layer" in entry:
+        return RecurrentLayer(name=str(entry["name"]), module=str(entry["module"]), layer=int(entry["layer"]))
+    return ResidualBlock(
+        name=str(entry["name"]),
+        last=str(entry["last"]),
+        modules=tuple(map(str, entry["modules"])),
+        shape=tuple(map(int, entry["shape"])),
+        leading=int(entry.get("leading", 1)),
+        whole=str(entry.get("whole", "")),
+        further=int(entry.get("further", 0)),
+    )
 
 
 def fingerprint(sizes: Mapping[str, Sequence[int]]) -> str:
@@ -135,6 +150,7 @@ def make_plan(
         PruneError: a group or a block does not exist, or a group would be left empty.
     """
     gone, narrowings = [], []
+    counts: dict[str, dict[str, int]] = {}
     for name, indexes in (kept or {}).items():
         group = coupling.group(name)
         stays = sorted(set(indexes))
@@ -144,6 +160,8 @@ def make_plan(
             continue
         narrowings.append(Narrowing(group=name, before=len(group), kept=tuple(stays)))
         gone += [channel for index, channel in enumerate(group.channels) if index not in set(stays)]
+        for count in group.counts:
+            counts.setdefault(count.module, {})[count.attribute] = count.each * len(stays)
     slices = {
         name: {axis: tuple(indexes.tolist()) for axis, indexes in axes.items()}
         for name, axes in removed_slices(gone).items()
@@ -153,6 +171,7 @@ def make_plan(
         narrowings=tuple(narrowings),
         slices=slices,
         blocks=tuple(coupling.block(name) for name in blocks),
+        counts=counts,
     )
 
 
@@ -173,7 +192,7 @@ def plan(
         keep: share of the channels that stays, or the width of each named group.
         scope: `uniform` keeps the share in each group, `global` over all groups together.
         grid: widths stay on multiples of it where they were on one; no group falls below it.
-        drop_blocks: residual blocks to remove; groups inside them are left alone.
+        drop_blocks: residual blocks and recurrent layers to remove; groups inside them are left alone.
 
     Raises:
         PruneError: a value is out of range, or a name unknown.
@@ -205,10 +224,9 @@ def best(importance: Importance, group: str, width: int) -> list[int]:
     return sorted(order[:width].tolist())
 
 
-def is_inside(group: ChannelGroup, block: ResidualBlock) -> bool:
+def is_inside(group: ChannelGroup, block: Block) -> bool:
     """Whether every tensor of a group belongs to a block's modules."""
-    modules = {block.last, *block.modules}
-    return all(name.rpartition(".")[0] in modules for name, _ in group.tensors)
+    return all(block.has(name.rpartition(".")[0]) for name, _ in group.tensors)
 
 
 def _on_grid(group: ChannelGroup, wanted: float, grid: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
+from edgekit.prune.blocks import unfused_attention
 from edgekit.prune.plan import PrunePlan
 from edgekit.prune.surgery import masked
 from edgekit.workload import Batch, outputs_of
@@ -38,6 +39,7 @@ class Proof:
 
 
 @torch.no_grad()
+@unfused_attention()
 def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, *, noise: int = 2) -> Proof:
     """Compare the pruned model with the masked original on the example and, if all inputs are floats, on noise.
 
@@ -56,9 +58,8 @@ def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, 
     worst = 0.0
     inputs = _inputs(example, noise)
     for batch in inputs:
-        want = outputs_of(batch.call(reference))
         try:
-            have = outputs_of(batch.call(smaller))
+            want, have = (outputs_of(batch.call(each)) for each in (reference, smaller))
         except Exception as error:
             raise PruneError(
                 f"the pruned model does not run: {type(error).__name__}: {error}",

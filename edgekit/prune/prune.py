@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from edgekit.errors import PruneError
-from edgekit.prune.coupling import Coupling, couple
-from edgekit.prune.plan import PrunePlan, make_plan
+from edgekit.prune.counts import candidates, guesses
+from edgekit.prune.coupling import Block, ChannelGroup, Coupling, couple
+from edgekit.prune.plan import PrunePlan, is_inside, make_plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.surgery import apply
 from edgekit.store import write_atomic, write_json
@@ -38,8 +39,9 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     The graph of `torch.export` shows which channels hang together, index by index. It does not show whether the code
     takes its sizes from its tensors or has them as numbers. So groups and blocks are probed: applied and proved, once
     with a random half of the channels gone and once with a single one, on weights with noise added, so that a zero that
-    training starts from hides nothing. What fails, alone or with those that passed before it, is frozen, with the
-    reason.
+    training starts from hides nothing. Numbers of channels that the user's modules keep as attributes (the heads of an
+    attention) change with them where that makes the proof pass. What fails, alone or with those that passed before it,
+    is frozen, with the reason.
 
     Args:
         model: left as it is.
@@ -58,32 +60,57 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
         *coupling.frozen,
         *((group.name, "all of its channels hang together") for group in coupling.groups if len(group) < 2),
     ]
-    groups = [group.name for group in coupling.groups if len(group) > 1]
-    blocks = [block.name for block in coupling.blocks]
+    groups = [_guessed(model, group) for group in coupling.groups if len(group) > 1]
+    blocks = list(coupling.blocks)
     probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
     # A removed block hides what goes on inside it, so that groups go without blocks first.
-    if (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
+    if _contested(groups) or (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
         # Something is wrong with one of them: take each alone, and then with those that have passed.
         candidates, groups = groups, []
-        for name in candidates:
-            why = probe.fault([name], []) or probe.fault([*groups, name], [])
-            if why is None:
-                groups.append(name)
+        for group in candidates:
+            fits, why = _fitting(model, group, groups, probe)
+            if fits is not None:
+                groups.append(fits)
             else:
-                frozen.append((name, why))
-        candidates, blocks = blocks, []
-        for name in candidates:
-            why = probe.fault([], [name]) or probe.fault(groups, [*blocks, name])
-            if why is None:
-                blocks.append(name)
+                frozen.append((group.name, why))
+        rest, blocks = blocks, []
+        for block in rest:
+            fault = probe.fault([], [block]) or probe.fault(groups, [*blocks, block])
+            if fault is None:
+                blocks.append(block)
             else:
-                frozen.append((f"block {name}", why))
-    return replace(
-        coupling,
-        groups=tuple(group for group in coupling.groups if group.name in groups),
-        blocks=tuple(block for block in coupling.blocks if block.name in blocks),
-        frozen=tuple(frozen),
+                frozen.append((f"block {block.name}", fault))
+    return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
+
+
+def _guessed(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
+    """A group whose channels are several indexes wide (heads) is likely to be counted where a number fits."""
+    is_wide = min(len(indexes) for indexes in group.channels[0].values()) > 1
+    return replace(group, counts=candidates(model, group)) if is_wide else group
+
+
+def _contested(groups: Sequence[ChannelGroup]) -> bool:
+    """Whether one attribute is to count the channels of two groups, which a plan may narrow apart."""
+    claims = [(count.module, count.attribute) for group in groups for count in group.counts]
+    return len(set(claims)) < len(claims)
+
+
+def _fitting(
+    model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup], probe: _Probe
+) -> tuple[ChannelGroup | None, str]:
+    """The group with the counts that make it pass, alone and with those that have; or none and the reason."""
+    learned = {tuple(count.attribute for count in each.counts) for each in passed}
+    options = sorted(
+        guesses(candidates(model, group)), key=lambda counts: tuple(count.attribute for count in counts) not in learned
     )
+    reasons = {}
+    for counts in options:
+        tried = replace(group, counts=counts)
+        fault = probe.fault([tried], []) or probe.fault([*passed, tried], [])
+        if fault is None and not _contested([*passed, tried]):
+            return tried, ""
+        reasons[counts] = fault or "an attribute that counts its channels counts those of another group"
+    return None, reasons[()]
 
 
 def _stirred(model: nn.Module) -> nn.Module:
@@ -103,14 +130,17 @@ class _Probe:
     example: Batch
     coupling: Coupling
 
-    def fault(self, groups: Sequence[str], blocks: Sequence[str]) -> str | None:
+    def fault(self, groups: Sequence[ChannelGroup], blocks: Sequence[Block]) -> str | None:
         """Why these cannot go together, if so."""
+        # Of a block that goes, no plan narrows the inside.
+        groups = [group for group in groups if not any(is_inside(group, block) for block in blocks)]
         generator = np.random.default_rng(0)
-        orders = {name: generator.permutation(len(self.coupling.group(name))).tolist() for name in groups}
+        coupling = replace(self.coupling, groups=tuple(groups), blocks=tuple(blocks))
+        orders = {group.name: generator.permutation(len(group)).tolist() for group in groups}
         halves = {name: order[: len(order) // 2] for name, order in orders.items()}
         singles = {name: order[:-1] for name, order in orders.items()}
         for kept in (halves, singles):
-            plan = make_plan(self.coupling, kept, blocks)
+            plan = make_plan(coupling, kept, [block.name for block in blocks])
             try:
                 prove(self.model, apply(self.model, plan), plan, self.example, noise=0)
             except PruneError as error:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from edgekit.prune.attention import einsum, product_and_mask, scaled_dot_product_attention
 from edgekit.prune.layers import batch_norm, convolution, embedding, group_norm, layer_norm, linear, matmul, prelu
+from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.shapes import (
     channel_shuffle,
     concat,
@@ -26,6 +28,7 @@ from edgekit.prune.shapes import (
     permute,
     pixel_shuffle,
     repeat,
+    repeat_each,
     reshape,
     split,
     stack,
@@ -117,7 +120,8 @@ def _table(rules: Mapping[Rule, str]) -> dict[Any, Rule]:
 
 RULES: Mapping[Any, Rule] = _table(
     {
-        broadcast: "add add_ sub sub_ mul mul_ div div_ maximum minimum where rsub pow atan2",
+        broadcast: "add add_ sub sub_ mul mul_ div div_ maximum minimum where rsub pow atan2 masked_fill masked_fill_ "
+        "eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or",
         same: "relu relu_ relu6 relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu silu silu_ mish "
         "mish_ sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ "
         "hardswish hardswish_ hardsigmoid hardsigmoid_ log_sigmoid "
@@ -133,11 +137,16 @@ RULES: Mapping[Any, Rule] = _table(
         convolution: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
         linear: "linear",
         matmul: "matmul bmm",
+        scaled_dot_product_attention: "scaled_dot_product_attention",
+        product_and_mask: "baddbmm.default",
+        einsum: "einsum",
         batch_norm: "batch_norm instance_norm",
         layer_norm: "layer_norm",
         group_norm: "group_norm",
         prelu: "prelu",
         embedding: "embedding",
+        recurrent: "lstm.input gru.input rnn_tanh.input rnn_relu.input",
+        recurrent_cell: "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
         concat: "cat concat concatenate",
         stack: "stack",
         unbind: "unbind",
@@ -145,12 +154,13 @@ RULES: Mapping[Any, Rule] = _table(
         pixel_shuffle: "pixel_shuffle",
         channel_shuffle: "channel_shuffle native_channel_shuffle",
         repeat: "repeat",
+        repeat_each: "repeat_interleave.self_int",
         split: "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk",
         cut: "slice select.int narrow",
         pad: "pad constant_pad_nd",
         reduce: "mean.dim sum.dim_IntList amax amin mean sum",
         softmax: "softmax log_softmax",
-        permute: "permute transpose.int t",
+        permute: "permute transpose.int t mT",
         reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as",
         expand: "expand expand_as",
         constant: "zeros ones full arange scalar_tensor new_zeros new_ones new_full empty",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch.fx import Node
 
 from edgekit.prune.atoms import PINNED
+from edgekit.prune.heads import heads_of, order_of
 from edgekit.prune.walk import Dim, Value, Walk, argument, shape_of
 
 aten = torch.ops.aten
@@ -100,6 +102,17 @@ def repeat(walk: Walk, node: Node) -> Value:
     return tuple(None if dim is None else np.tile(dim, int(n)) for dim, n in zip(aligned, times, strict=True))
 
 
+def repeat_each(walk: Walk, node: Node) -> Value:
+    """Each index of one dimension appears several times, one after the other."""
+    value, at = walk.value(node.args[0]), argument(node, 2, "dim")
+    assert value is not None
+    assert at is not None
+    result = list(value)
+    dim = result[int(at)]
+    result[int(at)] = None if dim is None else np.repeat(dim, int(node.args[1]))  # type: ignore[arg-type]
+    return tuple(result)
+
+
 def split(walk: Walk, node: Node) -> list[Value]:
     """Equal parts lose the same channels, so that code which divides the size still does; others are frozen."""
     value = walk.value(node.args[0])
@@ -113,7 +126,8 @@ def split(walk: Walk, node: Node) -> list[Value]:
     if len(set(sizes)) == 1:
         for part in parts[1:]:
             walk.atoms.join(parts[0], part)
-    else:
+    elif node.args[0].op != "placeholder":  # type: ignore[union-attr]
+        # Rows of a weight may be told apart by where they are, as PyTorch does with those of queries, keys and values.
         walk.atoms.pin(dim, f"{node.name} cuts it into unequal parts")
     return [(*value[:at], part, *value[at + 1 :]) for part in parts]
 
@@ -165,22 +179,15 @@ def permute(walk: Walk, node: Node) -> Value:
     """Dimensions in another order."""
     value = walk.value(node.args[0])
     assert value is not None
-    if node.target == aten.permute.default:
-        return tuple(value[int(index)] for index in argument(node, 1, "dims"))
-    if node.target == aten.t.default:
-        return tuple(reversed(value))
-    order = list(range(len(value)))
-    a, b = (int(argument(node, at, name)) % len(value) for at, name in ((1, "dim0"), (2, "dim1")))
-    order[a], order[b] = order[b], order[a]
-    return tuple(value[index] for index in order)
+    return tuple(value[index] for index in order_of(node, len(value)))
 
 
 def reshape(walk: Walk, node: Node) -> Value:
     """Views, flattening and (un)squeezing: runs of dimensions of equal product belong together.
 
-    Merging repeats each atom over the dimensions beside it. Splitting keeps the last part, with the channels at one
-    position of all the others joined (heads, groups of a channel shuffle), provided that the code computes its sizes;
-    if it does not, the probe finds out.
+    Merging repeats each atom over the dimensions beside it. Splitting keeps one part, with the channels at one position
+    of all the others joined: the heads where an attention follows, else the last one (groups of a channel shuffle).
+    Whether the code computes its sizes, the probe finds out.
     """
     value, old, new = walk.value(node.args[0]), shape_of(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     assert value is not None
@@ -193,36 +200,84 @@ def reshape(walk: Walk, node: Node) -> Value:
                 i_end += 1
             else:
                 j_end += 1
-        result.extend(_regroup(walk, node, value[i:i_end], old[i:i_end], new[j:j_end]))
+        result.extend(_regroup(walk, node, value[i:i_end], old[i:i_end], range(j, j_end)))
         i, j = i_end, j_end
     return tuple(result)
 
 
-def _regroup(walk: Walk, node: Node, value: Value, old: tuple[int, ...], new: tuple[int, ...]) -> list[Dim]:
+def _regroup(walk: Walk, node: Node, value: Value, old: tuple[int, ...], places: range) -> list[Dim]:
+    """One run: each dimension is split at the others' bounds, and the parts are merged."""
+    new = shape_of(node)
+    result: list[Dim] = [None] * len(places)
     # Dimensions of size one are neither merged nor split; they come and go beside the others.
     kept = [(dim, size) for dim, size in zip(value, old, strict=True) if size != 1]
-    wide = [index for index, size in enumerate(new) if size != 1]
-    result: list[Dim] = [None] * len(new)
+    wide = [place for place in places if new[place] != 1]
     tracked = [dim for dim, _ in kept if dim is not None]
     if not tracked:
         return result
-    if [size for _, size in kept] == [new[index] for index in wide]:
-        for index, (dim, _) in zip(wide, kept, strict=True):
-            result[index] = dim
-    elif len(wide) == 1 and len(tracked) == 1:
-        shape = [size for _, size in kept]
-        axis = next(index for index, (dim, _) in enumerate(kept) if dim is not None)
-        expanded = tracked[0].reshape([-1 if index == axis else 1 for index in range(len(shape))])
-        result[wide[0]] = np.broadcast_to(expanded, shape).reshape(-1)
-    elif len(kept) == 1 and len(wide) > 1:
-        parts = tracked[0].reshape(-1, new[wide[-1]])
-        for part in parts[1:]:
-            walk.atoms.join(parts[0], part)
-        result[wide[-1]] = parts[0]
-    else:
-        for dim in tracked:
-            walk.atoms.pin(dim, f"{node.name} mixes it with other dimensions")
+    wholes = [size for _, size in kept], [new[place] for place in wide]
+    bounds = sorted({1, *(bound for sizes in wholes for bound in np.cumprod(sizes[::-1]).tolist())})
+    if any(outer % inner for inner, outer in pairwise(bounds)):
+        for mixed in tracked:
+            walk.atoms.pin(mixed, f"{node.name} mixes it with other dimensions")
+        return result
+    sizes = [outer // inner for inner, outer in pairwise(bounds)][::-1]
+    befores, afters = (_cut(sizes, each) for each in wholes)
+    home = {part: place for place, own in zip(wide, afters, strict=True) for part in own}
+    parts: list[Dim] = [None] * len(sizes)
+    for (dim, _), own in zip(kept, befores, strict=True):
+        if dim is not None:
+            at, atoms = _split(walk, node, dim, {part: (sizes[part], home[part]) for part in own})
+            parts[at] = atoms
+    for place, own in zip(wide, afters, strict=True):
+        result[place - places.start] = _merge(walk, node, [parts[part] for part in own], [sizes[part] for part in own])
     return result
+
+
+def _cut(sizes: Sequence[int], wholes: Sequence[int]) -> list[range]:
+    """Which of consecutive sizes make each whole by their product."""
+    found, start = [], 0
+    for whole in wholes:
+        end = start
+        while int(np.prod(sizes[start:end])) != whole:
+            end += 1
+        found.append(range(start, end))
+        start = end
+    return found
+
+
+def _split(walk: Walk, node: Node, dim: np.ndarray, parts: Mapping[int, tuple[int, int]]) -> tuple[int, np.ndarray]:
+    """Split into parts of (size, dimension that it becomes); the atoms of the part that keeps them, and which it is."""
+    if len(parts) == 1:
+        return next(iter(parts)), dim
+    grid = dim.reshape([size for size, _ in parts.values()])
+    heads = heads_of(node)
+    rows = {
+        part: np.moveaxis(grid, axis, 0).reshape(size, -1)
+        for axis, (part, (size, place)) in enumerate(parts.items())
+        if place in heads or part == max(parts)
+    }
+    # Samples that heads were merged with are no heads: to keep the heads joins nothing that is not joined already.
+    at = min(rows, key=lambda part: (parts[part][1] not in heads, not _is_joined(walk, rows[part])))
+    first, *others = rows[at].T
+    for other in others:
+        walk.atoms.join(first, other)
+    return at, first
+
+
+def _is_joined(walk: Walk, rows: np.ndarray) -> bool:
+    return all(len({walk.atoms.root(atom) for atom in row}) == 1 for row in rows.tolist())
+
+
+def _merge(walk: Walk, node: Node, parts: Sequence[Dim], sizes: Sequence[int]) -> Dim:
+    """The first part that has channels has them in the whole, each for all that the other parts are."""
+    tracked = [(index, dim) for index, dim in enumerate(parts) if dim is not None]
+    if not tracked:
+        return None
+    (at, first), *others = tracked
+    for _, other in others:
+        walk.atoms.pin(other, f"{node.name} mixes it with other dimensions")
+    return np.broadcast_to(first.reshape([-1 if i == at else 1 for i in range(len(sizes))]), sizes).reshape(-1)
 
 
 def expand(walk: Walk, node: Node) -> Value:

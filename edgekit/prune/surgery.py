@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
-from edgekit.prune.blocks import ResidualBlock, ZeroBranch
+from edgekit.prune.blocks import ResidualBlock, remove, unfuse
 from edgekit.prune.coupling import tensor_sizes, tensors_of
 from edgekit.prune.plan import PrunePlan, fingerprint
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
+from edgekit.prune.residual import FEATURES_LAST
+from edgekit.prune.resize import TRANSPOSED, resize
 
 
 def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
@@ -30,13 +31,25 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     for name, axes in plan.slices.items():
         owner, _, attribute = name.rpartition(".")
         _shrink(modules[owner], attribute, axes)
-    for owner in sorted({name.rpartition(".")[0] for name in plan.slices}):
-        _resize(modules[owner])
+    owners = sorted({name.rpartition(".")[0] for name in plan.slices})
+    for owner in owners:
+        resize(modules[owner])
+    unfuse(pruned, [owner for owner in owners if isinstance(modules[owner], nn.MultiheadAttention)])
+    for name, attributes in plan.counts.items():
+        for attribute, value in attributes.items():
+            setattr(modules[name], attribute, value)
     for block in plan.blocks:
-        for name in block.modules:
-            pruned.set_submodule(name, nn.Identity())
-        pruned.set_submodule(block.last, ZeroBranch(_narrowed_shape(modules[block.last], block, plan)))
+        if isinstance(block, ResidualBlock):
+            remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
+    for name, layers in _lost_layers(plan).items():
+        drop_layers(modules[name], layers)
     return pruned
+
+
+def _lost_layers(plan: PrunePlan) -> dict[str, list[int]]:
+    """For each recurrent module the layers that go."""
+    layers = [block for block in plan.blocks if isinstance(block, RecurrentLayer)]
+    return {name: [each.layer for each in layers if each.module == name] for name in {each.module for each in layers}}
 
 
 def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> tuple[int, ...]:
@@ -48,7 +61,7 @@ def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> t
         for name in names
     ]
     gone = max(map(len, sizes), default=0)
-    axis = len(block.shape) - 1 if isinstance(last, nn.Linear) else 0
+    axis = len(block.shape) - 1 if isinstance(last, FEATURES_LAST) else 0
     return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))
 
 
@@ -70,7 +83,17 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
         if not (0 <= axis < len(sizes.get(name, ())) and all(0 <= index < sizes[name][axis] for index in indexes))
     ]
     modules = dict(model.named_modules())
-    wrong += [repr(name) for block in plan.blocks for name in (block.last, *block.modules) if name not in modules]
+    for block in plan.blocks:
+        if isinstance(block, ResidualBlock):
+            wrong += [repr(name) for name in (block.last, block.ending, *block.modules) if name not in modules]
+        elif not 1 <= block.layer < getattr(modules.get(block.module), "num_layers", 0):
+            wrong.append(f"layer {block.layer} of {block.module!r}")
+    wrong += [
+        f"channels that {name!r} counts as {attribute!r}"
+        for name, attributes in plan.counts.items()
+        for attribute in attributes
+        if type(getattr(modules.get(name), attribute, None)) is not int
+    ]
     if wrong:
         raise PruneError(
             f"the plan removes {wrong[0]}",
@@ -84,7 +107,8 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of `model` in which everything that the plan removes is zero: the reference of the proof.
 
     A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes
-    nothing, whatever the activation between makes of zero. A removed block's last layer answers zero.
+    nothing, whatever the activation between makes of zero. A removed block's last module answers zero, a
+    removed recurrent layer what it is given.
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
@@ -95,9 +119,16 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
                 tensors[name].index_fill_(axis, torch.tensor(indexes), 0.0)
     modules = dict(twin.named_modules())
     for block in plan.blocks:
-        # By a hook and not by zero weights: that holds for any layer.
-        modules[block.last].register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
+        if isinstance(block, ResidualBlock):
+            # By a hook and not by zero weights: that holds for any layer.
+            modules[block.ending].register_forward_hook(lambda _module, _in, output: pytree.tree_map(_zeros, output))
+    for name, layers in _lost_layers(plan).items():
+        skip_layers(modules[name], layers)
     return twin
+
+
+def _zeros(value: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
 
 def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
@@ -108,7 +139,8 @@ def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
-    targets, sources = twin.state_dict(), pruned.state_dict()
+    targets, lost = twin.state_dict(), _lost_layers(plan)
+    sources = {original_name(name, lost): value for name, value in pruned.state_dict().items()}
     with torch.no_grad():
         for name, source in sources.items():
             target = targets[name]
@@ -136,33 +168,3 @@ def _shrink(module: nn.Module, attribute: str, axes: Mapping[int, Sequence[int]]
         setattr(module, attribute, nn.Parameter(data, requires_grad=value.requires_grad))
     else:
         module._buffers[attribute] = data  # noqa: SLF001 - the one place that torch keeps buffers in
-
-
-def _resize(module: nn.Module) -> None:
-    """Bring a module's own record of its sizes in line with its tensors."""
-    if isinstance(module, CONVOLUTIONS):
-        per_group = module.out_channels // module.groups
-        module.out_channels = module.weight.shape[0]
-        if module.groups > 1:
-            module.groups = module.out_channels // per_group
-        module.in_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, TRANSPOSED):
-        per_group = module.in_channels // module.groups
-        module.in_channels = module.weight.shape[0]
-        if module.groups > 1:
-            module.groups = module.in_channels // per_group
-        module.out_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Embedding):
-        module.embedding_dim = module.weight.shape[1]
-    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
-        per_group = module.num_channels // module.num_groups
-        module.num_channels = module.weight.shape[0]
-        module.num_groups = module.num_channels // per_group
-    elif isinstance(module, NORMS):
-        sized = module.weight if module.weight is not None else module.running_mean
-        assert sized is not None
-        module.num_features = sized.shape[0]
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.shape[0]

@@ -6,6 +6,7 @@ one that does not (batch, space, time).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from edgekit.prune.atoms import Atoms
 Dim = np.ndarray | None
 Value = tuple[Dim, ...]
 Values = Value | list[Value]
+Sized = tuple[Sequence[Dim], Sequence[int]]
+"""Dimensions with their sizes."""
 
 
 class Walk:
@@ -49,6 +52,40 @@ class Walk:
             return left if right is None else right
         self.atoms.join(left, right)
         return left
+
+
+def broadcast_batch(walk: Walk, node: Node, left: Sized, right: Sized, *, fixed: bool = True) -> list[Dim]:
+    """Dimensions of two operands before those that a product works on, aligned from the right; equal sizes join.
+
+    Args:
+        walk: of the graph.
+        node: the product.
+        left: dimensions and sizes of one operand, the longer one.
+        right: of the other.
+        fixed: whether a dimension of `right` without channels freezes the channels of `left`.
+    """
+    result = list(left[0])
+    offset = len(left[1]) - len(right[1])
+    for index, (dim, size) in enumerate(zip(*right, strict=True)):
+        at = index + offset
+        if size == left[1][at]:
+            if dim is not None or fixed:
+                result[at] = walk.couple(result[at], dim, f"{node.name} meets a fixed size")
+        elif size == 1:
+            walk.pin((dim,), f"{node.name} stretches it")
+        else:
+            walk.pin((result[at],), f"{node.name} stretches it")
+            result[at] = dim
+    return result
+
+
+def alive(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes that an output depends on, in their order."""
+    found: set[Node] = set()
+    for node in reversed(listed := list(nodes)):
+        if node.op != "call_function" or any(user in found for user in node.users):
+            found.add(node)
+    return [node for node in listed if node in found]
 
 
 def shape_of(node: Node) -> tuple[int, ...]:

@@ -205,7 +205,9 @@ def test_squeeze_and_excitation(kit):
     )
     coupling, _ = kit.check(kit.settle(net), kit.batch(3, 8, 8))
     assert widths(coupling) == {"stem.0": 16, "squeeze": 8}
-    assert [(block.last, block.modules) for block in coupling.blocks] == [("conv.1", ("conv.0", "excite", "squeeze"))]
+    assert [(block.last, block.whole, block.modules) for block in coupling.blocks] == [
+        ("conv.1", "conv", ("excite", "squeeze"))
+    ]
 
 
 def test_u_net(kit):
@@ -245,18 +247,6 @@ def test_transformer_mlp_narrows_and_its_normalized_stream_stays(kit):
     assert "normalizes over it: removing a channel would change the others" in reasons(coupling)
     assert outcome.model.up.out_features == outcome.model.down.in_features == 16
     assert [block.last for block in coupling.blocks] == ["down"]
-
-
-def test_recurrent_layers_stay_and_are_named(kit):
-    net = Net(
-        lambda m, x: m.head(m.rnn(m.embed(x))[0][:, -1]),
-        embed=nn.Linear(6, 8),
-        rnn=nn.LSTM(8, 8, batch_first=True),
-        head=nn.Linear(8, 3),
-    )
-    coupling = room.analyse(kit.settle(net), kit.batch(5, 6))
-    assert not coupling.groups
-    assert ("operator aten.lstm.input", "no rule for it (1×); what it touches stays") in coupling.frozen
 
 
 def test_an_operator_without_a_rule_freezes_what_it_touches_only(kit):
@@ -395,14 +385,6 @@ def test_groups_of_a_transposed_convolution_go_whole(kit):
     y = F.conv2d(x, net[0].weight[two], net[0].bias[two]).relu()
     y = F.conv_transpose2d(y, net[2].weight[two], net[2].bias[four], 2, groups=4).relu()
     torch.testing.assert_close(pruned(x), F.conv2d(y, net[4].weight[:, four], net[4].bias))
-
-
-def test_heads_merged_with_the_batch_stay_and_hidden_units_do_not(kit):
-    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0)
-    net = nn.Sequential(nn.Linear(6, 16), layer, nn.Linear(16, 3))
-    coupling, _ = kit.check(kit.settle(net), kit.batch(5, 6), exact=False)
-    assert widths(coupling) == {"1.linear1": 32}
-    assert "operator aten.scaled_dot_product_attention.default" in dict(coupling.frozen)
 
 
 def test_weights_made_by_a_parametrization_stay(kit):

@@ -108,7 +108,7 @@ def test_a_branch_that_ends_without_weights_narrows_with_its_stream(kit):
 
 
 class Watched(nn.Module):
-    """The branch's inside is read from outside: it has to stay."""
+    """The branch's inside is read from outside: that part has to stay."""
 
     def __init__(self):
         super().__init__()
@@ -119,8 +119,38 @@ class Watched(nn.Module):
         return self.c(x + self.b(hidden)) + hidden.sum()
 
 
-def test_a_branch_that_is_read_from_outside_stays(kit):
-    assert room.analyse(kit.settle(Watched()), kit.batch(8)).blocks == ()
+def test_what_is_read_from_outside_the_branch_stays(kit):
+    net = kit.settle(Watched())
+    coupling = room.analyse(net, kit.batch(8))
+    assert [(block.name, block.modules) for block in coupling.blocks] == [("b", ())]
+    x = torch.randn(3, 8)
+    pruned = room.prune(net, kit.batch(8), room.make_plan(coupling, blocks=["b"])).model
+    torch.testing.assert_close(pruned(x), net.c(x) + net.a(x).sum())
+
+
+class Activated(nn.Module):
+    """Its branch's layers end in an activation that writes in place, within modules of their own."""
+
+    def __init__(self):
+        super().__init__()
+        part = lambda: nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.SiLU(inplace=True))  # noqa: E731
+        self.stem, self.first, self.second, self.head = nn.Conv2d(3, 8, 1), part(), part(), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.second(self.first(x)))
+
+
+def test_a_branch_that_ends_in_an_activation(kit):
+    net = kit.settle(Activated())
+    coupling = room.analyse(net, kit.batch(3, 4, 4))
+    (block,) = coupling.blocks
+    assert (block.last, block.whole, block.modules) == ("second.1", "second", ("first",))
+    plan = room.make_plan(coupling, {"stem": [0, 3, 6]}, [block.name])
+    x, kept = torch.randn(3, 3, 4, 4), [0, 3, 6]
+    stem = F.conv2d(x, net.stem.weight[kept], net.stem.bias[kept])
+    want = F.conv2d(stem, net.head.weight[:, kept], net.head.bias)
+    torch.testing.assert_close(room.prune(net, kit.batch(3, 4, 4), plan).model(x), want)
 
 
 def test_actions_combine_and_leave_out_widths_inside_removed_blocks(net, coupling):

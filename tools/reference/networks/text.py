@@ -11,7 +11,7 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.head_width = heads, width // heads
         self.q_lin, self.k_lin, self.v_lin = (nn.Linear(width, width) for _ in range(3))
         self.out_lin = nn.Linear(width, width)
         self.sa_layer_norm = nn.LayerNorm(width, eps=1e-12)
@@ -20,13 +20,13 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A tensor like `x` [n, tokens, width]."""
-        n, tokens, width = x.shape
+        n, tokens, _ = x.shape
         q, k, v = (
-            linear(x).view(n, tokens, self.heads, width // self.heads).transpose(1, 2)
+            linear(x).view(n, tokens, self.heads, self.head_width).transpose(1, 2)
             for linear in (self.q_lin, self.k_lin, self.v_lin)
         )
-        scores = q / (width // self.heads) ** 0.5 @ k.transpose(2, 3)
-        context = (torch.softmax(scores, -1) @ v).transpose(1, 2).reshape(n, tokens, width)
+        scores = q / self.head_width**0.5 @ k.transpose(2, 3)
+        context = (torch.softmax(scores, -1) @ v).transpose(1, 2).reshape(n, tokens, self.heads * self.head_width)
         x = self.sa_layer_norm(self.out_lin(context) + x)
         return self.output_layer_norm(self.ffn(x) + x)
 
