@@ -34,6 +34,8 @@ GOAL = 0.10
 INDEXES = 4
 """Indexes up to this are in every vocabulary."""
 BATCH, BATCHES = 8, 4
+WHOLES = (2, 3)
+"""How often a network is timed as a whole before and after its pieces; the median counts."""
 COLOURS = {"fp32": ("#0072b2", "o"), "int8": ("#d55e00", "s")}
 
 
@@ -42,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FP32.onnx", help="fp32 files")
     parser.add_argument("--time", type=float, default=4.0, help="seconds for the pieces of a network (default 4)")
-    parser.add_argument("--whole", type=float, default=1.0, help="seconds for a whole network, twice (default 1)")
+    parser.add_argument(
+        "--whole", type=float, default=0.5, help="seconds for a whole network, five times (default 0.5)"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="where it goes (default artifacts/latency_prediction)")
     parser.add_argument("--table", action="store_true", help="measure nothing, write page and picture again")
     options = parser.parse_args(arguments)
@@ -74,11 +78,11 @@ def measured(files: Mapping[str, Path], *, time_s: float, whole_s: float) -> dic
     with tempfile.TemporaryDirectory(prefix="edgekit-prediction-") as folder:
         for name, precision, path in _in_both_forms(files, Path(folder)):
             found = pieces(path)
-            wholes = [_whole_us(path, whole_s)]
+            wholes = [_whole_us(path, whole_s) for _ in range(WHOLES[0])]
             share = time_s * _open_share(found, costs)
             costs = time_graphs(graphs(found), keep=lambda _: None, known=costs, time_s=max(share, 0.1))
-            wholes.append(_whole_us(path, whole_s))
-            prediction, us = predict(found, costs), statistics.mean(wholes)
+            wholes += [_whole_us(path, whole_s) for _ in range(WHOLES[1])]
+            prediction, us = predict(found, costs), statistics.median(wholes)
             rows.append(
                 {
                     "name": name,
@@ -115,8 +119,9 @@ def page(report: Mapping[str, Any]) -> str:
         "networks. `python tools/latency_prediction.py` makes it again."
     )
     scatter = (
-        "Each network was timed as a whole before and after its pieces; where the two differ, other work on the "
-        "machine or the place of its memory made the difference, and no prediction can be better than that."
+        "Each network was timed as a whole five times, before and after its pieces, each time in a session of its own; "
+        "the median counts. Where the five differ, other work on the machine or the place of its memory made the "
+        "difference, and no prediction can be better than that."
     )
     lines = [
         "# Predicted and measured latency",
@@ -135,16 +140,23 @@ def page(report: Mapping[str, Any]) -> str:
         "",
         scatter,
         "",
-        "| network | precision | measured before, after | predicted | error | pieces | graphs timed |",
+        "| network | precision | measured, median (range) | predicted | error | pieces | graphs timed |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
-        wholes = ", ".join(f"{each:.1f}" for each in row["measured_us"])
+        wholes = row["measured_us"]
         missed = " **over the goal**" if abs(row["error"]) > GOAL else ""
-        lines.append(
-            f"| {row['name']} | {row['precision']} | {wholes} µs | {row['predicted_us']:.1f} µs | "
-            f"{row['error']:+.1%}{missed} | {row['pieces']} | {row['graphs']} |"
+        measured_us = f"{statistics.median(wholes):.1f} µs ({min(wholes):.1f}–{max(wholes):.1f})"
+        cells = (
+            row["name"],
+            row["precision"],
+            measured_us,
+            f"{row['predicted_us']:.1f} µs",
+            f"{row['error']:+.1%}{missed}",
+            str(row["pieces"]),
+            str(row["graphs"]),
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -156,13 +168,13 @@ def picture(report: Mapping[str, Any]) -> bytes:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "edgekit", "font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(5.2, 5), layout="constrained")
         axes = figure.add_subplot()
-        every = [statistics.mean(row["measured_us"]) for row in report["rows"]]
+        every = [statistics.median(row["measured_us"]) for row in report["rows"]]
         ends = np.array([min(every) * 0.8, max(every) * 1.25])
         axes.fill_between(ends, ends * (1 - GOAL), ends * (1 + GOAL), color="#dddddd", label=f"within {GOAL:.0%}")
         axes.plot(ends, ends, color="#888888", linewidth=0.8)
         for precision, (colour, marker) in COLOURS.items():
             rows = [row for row in report["rows"] if row["precision"] == precision]
-            measured_us = [statistics.mean(row["measured_us"]) for row in rows]
+            measured_us = [statistics.median(row["measured_us"]) for row in rows]
             predicted_us = [row["predicted_us"] for row in rows]
             axes.scatter(measured_us, predicted_us, s=26, color=colour, marker=marker, label=precision, zorder=3)
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured, µs", ylabel="predicted, µs")
