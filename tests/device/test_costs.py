@@ -52,6 +52,7 @@ def test_those_of_another_device_are_refused(other):
         (lambda data: data["measured"]["a"].update(us=-1), "low <= us"),
         (lambda data: data["measured"]["a"].update(low=9), "low <= us"),
         (lambda data: data["measured"]["a"].update(n=0), "low <= us"),
+        (lambda data: data["measured"]["a"].update(sweeps=0), "low <= us"),
         (lambda data: data["measured"]["a"].pop("high"), "KeyError"),
         (lambda data: data.update(conditions=[{}]), "KeyError"),
     ],

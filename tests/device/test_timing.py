@@ -44,27 +44,50 @@ def fake_clock(step=1_000_000):
 
 def test_each_batch_is_kept(three):
     made, kept = run(three)
-    assert [sorted(costs.measured) for costs in kept] == [["a"], ["a", "b"], ["a", "b", "c"]]
+    sweeps = [{key: row.sweeps for key, row in costs.measured.items()} for costs in kept]
+    assert sweeps == [
+        {"a": 1},
+        {"a": 1, "b": 1},
+        {"a": 1, "b": 1, "c": 1},
+        {"a": 2, "b": 1, "c": 1},
+        {"a": 2, "b": 2, "c": 1},
+        {"a": 2, "b": 2, "c": 2},
+    ]
     assert made == kept[-1]
     assert {row.us for row in made.measured.values()} == {1000.0}
     assert all({"before", "after"} <= row.keys() for row in made.conditions)
 
 
-def test_a_killed_run_goes_on(three):
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_a_killed_run_goes_on(three, stop):
     kept = []
 
     def killed(costs):
         kept.append(costs)
-        if len(kept) == 2:
+        if len(kept) == stop:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         timing.time_graphs(three, keep=killed, time_s=0.03, clock=fake_clock())
     steps = []
     made, again = run(three, known=kept[-1], progress=steps.append)
-    assert len(again) == 1
-    assert made.measured["a"] is kept[-1].measured["a"]
-    assert [(step.done, step.total) for step in steps] == [(2, 3), (3, 3)]
+    assert len(again) == 6 - stop
+    assert {row.sweeps for row in made.measured.values()} == {2}
+    assert [(step.done, step.total) for step in steps] == [(done, 6) for done in range(stop, 7)]
+
+
+def test_of_two_sweeps_the_faster_counts(three):
+    """The clock of the first sweep ticks three times as fast, as if other work took two thirds of the machine."""
+    kept, now = [], 0
+
+    def clock():
+        nonlocal now
+        now += 1_000_000 if kept else 3_000_000
+        return now
+
+    made = timing.time_graphs(three[:1], keep=kept.append, time_s=0.03, clock=clock)
+    assert kept[0].measured["a"].us == 3000.0
+    assert made.measured["a"].us == 1000.0
 
 
 def test_what_does_not_run_is_told_and_not_tried_again(three):
@@ -108,7 +131,7 @@ def test_the_device_needs_neither_torch_nor_onnx(tmp_path):
         0,
         f"2 of 2 graphs timed; wrote {tmp_path / 'costs.json'}",
     ), done.stderr
-    assert "2/2" in done.stderr
+    assert "4/4" in done.stderr
     costs = load_costs(tmp_path / "costs.json")
     assert sorted(costs.measured) == ["a", "b"]
     assert device(*words).returncode == 0
@@ -128,7 +151,7 @@ def test_costs_are_streamed_as_lines(tmp_path):
         cwd=tmp_path,
     )
     lines = [MeasuredCosts.from_dict(json.loads(line)) for line in done.stdout.splitlines()]
-    assert [sorted(costs.measured) for costs in lines] == [["a"], ["a", "b"]]
+    assert [sorted(costs.measured) for costs in lines] == [["a"], ["a", "b"], ["a", "b"], ["a", "b"]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
 
 

@@ -36,7 +36,7 @@ def test_the_page_is_that_of_the_report(tool, report):
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_package_tells_the_errors_that_were_measured(report, precision):
     rows = [row for row in report["rows"] if row["precision"] == precision]
-    off = [abs(row["predicted_us"] / statistics.median(row["measured_us"]) - 1) for row in rows]
+    off = [abs(row["predicted_us"] / min(row["measured_us"]) - 1) for row in rows]
     assert len(off) == 13
     assert KNOWN_ERROR[precision].median == pytest.approx(statistics.median(off), abs=0.0051)
     assert KNOWN_ERROR[precision].worst == pytest.approx(max(off), abs=0.0051)
