@@ -22,6 +22,8 @@ CALL = "call"
 """The key of the graph that does nothing."""
 KEPT = 1024
 """Integer and truth constants up to so many numbers are kept: sizes, axes, indexes, paddings."""
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization"})
+"""Whose single numbers are weights like any others; those of other operators may decide what they do."""
 PERIOD = 251
 """Weights repeat after so many numbers, so that a request is small."""
 SCALE = 0.05
@@ -168,16 +170,16 @@ class _Cutter:
         if array.dtype.kind in "iub" and (array.itemsize > 1 or array.dtype.kind == "b") and array.size <= KEPT:
             if array.dtype == np.int32 and node.op_type == DEQUANTIZE:  # A bias.
                 return np.zeros_like(array), None
-            return array, hashlib.sha256(array.tobytes()).hexdigest()[:16]
-        if array.size <= 1 or node.op_type in ("Resize", "Upsample"):
-            return array, hashlib.sha256(array.tobytes()).hexdigest()[:16]
+            return array, _digest(array)
+        if (array.size <= 1 and node.op_type not in WEIGHTED) or node.op_type in ("Resize", "Upsample"):
+            return array, _digest(array)
         return _filled(array.dtype, array.shape), None
 
     def _scale(self, node: onnx.NodeProto, position: int, array: np.ndarray) -> tuple[np.ndarray, object]:
         zero = node.input[2] if len(node.input) > 2 else ""
         zeros = self.network.array(zero) if zero in self.network.constants else np.zeros(1, np.uint8)
         if array.size > 1 or zeros.dtype == np.int32:
-            return (np.full(array.shape, SCALE / 8, array.dtype), None) if position == 1 else (array, None)
+            return (np.full(array.shape, SCALE / 8, array.dtype), None) if position == 1 else (array, _digest(array))
         lowest = bool(zeros.dtype.kind in "iu" and zeros.size and int(zeros.flat[0]) == np.iinfo(zeros.dtype).min)
         if position == 2:
             kept = int(array.flat[0]) in (0, np.iinfo(array.dtype).min)
@@ -192,6 +194,10 @@ class _Cutter:
         return np.full(array.shape, self.scales[own], array.dtype), round(self.scales[own], 9)
 
 
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
+
+
 def _described(value: onnx.ValueInfoProto) -> list[object]:
     dims = value.type.tensor_type.shape.dim
     return [value.name, value.type.tensor_type.elem_type, [dim.dim_param or dim.dim_value for dim in dims]]
@@ -204,6 +210,8 @@ def _filled(dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     size = math.prod(shape)
     if dtype.kind == "f":
         few = (rng.standard_normal(PERIOD) / math.prod(shape[1:]) ** 0.5).astype(dtype)
+        # One number for each channel may be a variance.
+        few = np.abs(few) if len(shape) == 1 else few
     elif dtype.kind == "b":
         few = rng.integers(0, 2, PERIOD).astype(dtype)
     else:
