@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -21,6 +22,8 @@ CALL = "call"
 """The key of the graph that does nothing."""
 KEPT = 1024
 """Integer and truth constants up to so many numbers are kept: sizes, axes, indexes, paddings."""
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization"})
+"""Whose single numbers are weights like any others; those of other operators may decide what they do."""
 PERIOD = 251
 """Weights repeat after so many numbers, so that a request is small."""
 SCALE = 0.05
@@ -152,7 +155,7 @@ class _Cutter:
     def _constant(self, node: onnx.NodeProto, position: int, name: str, bias: np.float32 | None) -> str:
         tensor = self.network.constants[name]
         new = f"c{len(self.initializers)}"
-        array, told = self._numbers(node, position, tensor)
+        array, told = self._numbers(node, position, self.network.array(name))
         if bias is not None and node.op_type == DEQUANTIZE and position == 1:
             array, told = np.full(array.shape, bias, array.dtype), None
         self.first[new] = float(array.flat[0]) if array.size else 0.0
@@ -160,31 +163,30 @@ class _Cutter:
         self.described.append([new, tensor.data_type, list(tensor.dims), told])
         return new
 
-    def _numbers(self, node: onnx.NodeProto, position: int, tensor: TensorProto) -> tuple[np.ndarray, object]:
+    def _numbers(self, node: onnx.NodeProto, position: int, array: np.ndarray) -> tuple[np.ndarray, object]:
         """Numbers in place of a constant's, and what of them belongs into the key."""
-        array = numpy_helper.to_array(tensor)
         if node.op_type in (QUANTIZE, DEQUANTIZE) and position in (1, 2):
             return self._scale(node, position, array)
         if array.dtype.kind in "iub" and (array.itemsize > 1 or array.dtype.kind == "b") and array.size <= KEPT:
             if array.dtype == np.int32 and node.op_type == DEQUANTIZE:  # A bias.
                 return np.zeros_like(array), None
-            return array, hashlib.sha256(array.tobytes()).hexdigest()[:16]
-        if array.size <= 1 or node.op_type in ("Resize", "Upsample"):
-            return array, hashlib.sha256(array.tobytes()).hexdigest()[:16]
+            return array, _digest(array)
+        if (array.size <= 1 and node.op_type not in WEIGHTED) or node.op_type in ("Resize", "Upsample"):
+            return array, _digest(array)
         return _filled(array.dtype, array.shape), None
 
     def _scale(self, node: onnx.NodeProto, position: int, array: np.ndarray) -> tuple[np.ndarray, object]:
-        zero = self.network.constants.get(node.input[2]) if len(node.input) > 2 else None
-        zeros = np.zeros(1, np.uint8) if zero is None else numpy_helper.to_array(zero)
+        zero = node.input[2] if len(node.input) > 2 else ""
+        zeros = self.network.array(zero) if zero in self.network.constants else np.zeros(1, np.uint8)
         if array.size > 1 or zeros.dtype == np.int32:
-            return (np.full(array.shape, SCALE / 8, array.dtype), None) if position == 1 else (array, None)
+            return (np.full(array.shape, SCALE / 8, array.dtype), None) if position == 1 else (array, _digest(array))
         lowest = bool(zeros.dtype.kind in "iu" and zeros.size and int(zeros.flat[0]) == np.iinfo(zeros.dtype).min)
         if position == 2:
             kept = int(array.flat[0]) in (0, np.iinfo(array.dtype).min)
             middle = (int(np.iinfo(array.dtype).min) + int(np.iinfo(array.dtype).max) + 1) // 2
             made = array if kept else np.full(array.shape, middle, array.dtype)
             return made, int(made.flat[0])
-        scale = numpy_helper.to_array(self.network.constants[node.input[1]])
+        scale = self.network.array(node.input[1])
         own = (scale.tobytes(), zeros.tobytes())
         base = CUT_SCALE if lowest else SCALE
         if own not in self.scales:
@@ -192,17 +194,24 @@ class _Cutter:
         return np.full(array.shape, self.scales[own], array.dtype), round(self.scales[own], 9)
 
 
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
+
+
 def _described(value: onnx.ValueInfoProto) -> list[object]:
     dims = value.type.tensor_type.shape.dim
     return [value.name, value.type.tensor_type.elem_type, [dim.dim_param or dim.dim_value for dim in dims]]
 
 
-def _filled(dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:
+@lru_cache(maxsize=512)
+def _filled(dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers without denormals among them, the same ones for the same type and shape."""
     rng = np.random.default_rng(0)
     size = math.prod(shape)
     if dtype.kind == "f":
         few = (rng.standard_normal(PERIOD) / math.prod(shape[1:]) ** 0.5).astype(dtype)
+        # One number for each channel may be a variance.
+        few = np.abs(few) if len(shape) == 1 else few
     elif dtype.kind == "b":
         few = rng.integers(0, 2, PERIOD).astype(dtype)
     else:

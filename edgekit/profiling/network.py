@@ -47,6 +47,7 @@ class Network:
     ir_version: int
     readers: dict[str, list[int]] = field(default_factory=dict)
     maker: dict[str, int] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, node in enumerate(self.nodes):
@@ -61,6 +62,12 @@ class Network:
     def is_constant(self, name: str) -> bool:
         """Whether a value is the same in every run."""
         return name in self.constants or name in self.derived
+
+    def array(self, name: str) -> np.ndarray:
+        """The numbers of a constant, read out of the file's form once."""
+        if name not in self.arrays:
+            self.arrays[name] = numpy_helper.to_array(self.constants[name])
+        return self.arrays[name]
 
     def size(self, name: str) -> int:
         """How many numbers a value has."""

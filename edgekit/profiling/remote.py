@@ -22,9 +22,9 @@ from typing import IO
 from edgekit.device.costs import MeasuredCosts
 from edgekit.device.request import Timed, pack
 from edgekit.device.strict_json import parse
-from edgekit.device.timing import WORK
+from edgekit.device.timing import SWEEPS, WORK, progress_of, sweeps_of
 from edgekit.errors import EdgekitError
-from edgekit.progress import Progress, Step, silent
+from edgekit.progress import Progress, silent
 
 LIGHT_ROOMS = ("__init__", "errors", "progress", "spec", "stats", "store", "units", "device")
 """What `edgekit.device` is made of: layers 1 and 2."""
@@ -100,8 +100,8 @@ def time_graphs_on(
     costs = known or MeasuredCosts(threads=threads, provider=provider, measured={})
     total, lost = len(graphs), 0
     while True:
-        rest = [each for each in graphs if each.key not in costs.measured and each.key not in costs.failed]
-        progress(Step(WORK, total - len(rest), total))
+        rest = [each for each in graphs if sweeps_of(each, costs) < SWEEPS]
+        progress(progress_of(graphs, costs))
         if not rest:
             return costs
         words = ["--provider", provider, "--threads", str(threads), "--time", str(time_s * len(rest) / total)]
@@ -113,8 +113,7 @@ def time_graphs_on(
             costs = before.merge(MeasuredCosts.from_dict(parse(line, where), where))
             lost = 0
             keep(costs)
-            left = sum(each.key not in costs.measured and each.key not in costs.failed for each in graphs)
-            progress(Step(WORK, total - left, total))
+            progress(progress_of(graphs, costs))
 
         code, said = _converse(host, [python, "-c", BOOTSTRAP, *words], _payload(rest), take)
         if code == CONNECTION_LOST and lost < ATTEMPTS - 1:

@@ -55,6 +55,16 @@ def test_scales_of_int8_do_not_matter():
     assert [piece.key for piece in one] == [piece.key for piece in other]
 
 
+def test_a_single_weight_does_not_matter_and_a_single_factor_does():
+    def heads(seed, factor):
+        maker = Maker(seed)
+        times = maker.node("Mul", maker.conv("x", 3, 1), maker.constant(np.array(factor, np.float32)))
+        return [piece.key for piece in pieces(maker.model(times))]
+
+    assert heads(1, 2.0) == heads(2, 2.0)
+    assert heads(1, 2.0) != heads(1, 3.0)
+
+
 def test_a_width_changes_the_pieces_beside_it_and_no_others():
     wide, narrow = pieces(residual(blocks=3, inner=16)), pieces(residual(blocks=3, inner=8))
     known = {piece.key for piece in wide}
