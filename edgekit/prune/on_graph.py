@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edgekit.errors import PruneError
+from edgekit.prune.blocks import ResidualBlock, within
 from edgekit.prune.plan import PrunePlan
 
 ZERO_TO_ZERO = ("Mul", "Identity", "Dropout", "Transpose", "Reshape", "Cast")
@@ -50,21 +51,39 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
         for axis, indexes in plan.slices[name].items():
             _slice(graph.initializers[name], axis, indexes)
     for block in plan.blocks:
-        _bypass(graph, block.last)
+        if not isinstance(block, ResidualBlock):
+            raise _packed(block.name)
+        _bypass(graph, block.ending)
     passes.RemoveUnusedNodesPass()(twin)
-    return _with_shapes(twin)
+    _forget_shapes(twin)
+    if _output_shapes(twin) != _output_shapes(model):
+        raise _disagree("outputs have other shapes")
+    return _inferred(twin)
 
 
 def _check_recurrent(graph: ir.Graph, names: Collection[str]) -> None:
     owners = {name.rpartition(".")[0] for name in names}
     for node in graph:
-        if node.op_type in RECURRENT and any(_belongs(str(node.name), owner) for owner in owners):
-            raise PruneError(
-                f"{node.name} packs its weights by gate",
-                where="prune_graph",
-                rule="weights in the form that they have in the module",
-                way_out="export the pruned network",
-            )
+        if node.op_type in RECURRENT and any(within(str(node.name), owner) for owner in owners if owner):
+            raise _packed(str(node.name))
+
+
+def _packed(name: str) -> PruneError:
+    return PruneError(
+        f"{name} packs its weights by gate",
+        where="prune_graph",
+        rule="weights in the form that they have in the module",
+        way_out="export the pruned network",
+    )
+
+
+def _disagree(how: object) -> PruneError:
+    return PruneError(
+        f"shapes do not agree: {how}",
+        where="prune_graph",
+        rule="the graph takes its sizes from its tensors; numbers of heads are written into it",
+        way_out="export the pruned network",
+    )
 
 
 def _slice(value: ir.Value, axis: int, indexes: Sequence[int]) -> None:
@@ -93,9 +112,9 @@ def _regroup(node: ir.Node, weight: ir.Value, before: Sequence[int], after: Sequ
         node.attributes["group"] = ir.AttrInt64("group", groups * after[0] // before[0])
 
 
-def _bypass(graph: ir.Graph, last: str) -> None:
-    """Let the addition that a branch ends in be its other operand; `last` is the branch's last layer."""
-    ends = [node for node in graph if _belongs(str(node.name), last)]
+def _bypass(graph: ir.Graph, ending: str) -> None:
+    """Let the addition that a branch ends in be its other operand; `ending` is the branch's last module."""
+    ends = [node for node in graph if within(str(node.name), ending)]
     zero = ends[-1].outputs[0] if ends else None
     while zero is not None:
         uses = list(zero.uses())
@@ -114,7 +133,7 @@ def _bypass(graph: ir.Graph, last: str) -> None:
             break
         zero = reader.outputs[0]
     raise PruneError(
-        f"no addition behind {last!r} in the graph",
+        f"no addition behind {ending!r} in the graph",
         where="prune_graph",
         rule="a branch that is added to a shortcut",
         way_out="export the pruned network",
@@ -131,27 +150,29 @@ def _merge_relus(value: ir.Value) -> None:
             use.node.outputs[0].replace_all_uses_with(value)
 
 
-def _belongs(name: str, module: str) -> bool:
-    """Whether a node is of a module itself: it bears its name, or that and an operator's."""
-    if name == module:
-        return True
-    rest = name.removeprefix(f"{module}.")
-    return rest != name and "." not in rest and rest[:1].isupper()
-
-
-def _with_shapes(model: ir.Model) -> ir.Model:
-    """The same with the shapes of all values inferred anew, which also proves that they agree."""
+def _forget_shapes(model: ir.Model) -> None:
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None
+
+
+def _output_shapes(model: ir.Model) -> list[str]:
+    """Shapes of the outputs with a size for each open dimension: a graph whose sizes disagree gives others, or none."""
+    twin = model.clone()
+    _forget_shapes(twin)
+    sizes: dict[str, int] = {}
+    for value in twin.graph.inputs:
+        assert value.shape is not None
+        known = [size if isinstance(size, int) else sizes.setdefault(str(size), 2 + len(sizes)) for size in value.shape]
+        value.shape = ir.Shape(known)
+    for value in twin.graph.outputs:
+        value.shape = None
+    return [str(value.shape) for value in _inferred(twin).graph.outputs]
+
+
+def _inferred(model: ir.Model) -> ir.Model:
     try:
-        inferred = passes.ShapeInferencePass(strict_mode=True, data_prop=True)(model).model
+        return passes.ShapeInferencePass(strict_mode=True, data_prop=True)(model).model
     except Exception as error:
-        raise PruneError(
-            f"shapes do not agree: {error}",
-            where="prune_graph",
-            rule="the network's code takes its sizes from its tensors",
-            way_out="export the pruned network",
-        ) from error
-    return inferred
+        raise _disagree(error) from error

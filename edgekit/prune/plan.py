@@ -54,11 +54,10 @@ class PrunePlan:
 
     def includes(self, other: Self) -> bool:
         """Whether it removes all that another plan for the same model removes, so that it can go on from there."""
-        gone = {name for block in self.blocks for name in (block.last, *block.modules)}
         return {block.name for block in other.blocks} <= {block.name for block in self.blocks} and all(
             set(indexes) <= set(self.slices.get(name, {}).get(axis, ()))
             for name, axes in other.slices.items()
-            if name.rpartition(".")[0] not in gone
+            if not any(block.has(name.rpartition(".")[0]) for block in self.blocks)
             for axis, indexes in axes.items()
         )
 
