@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # --help need not wait for them.
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RUNS = ROOT / "artifacts" / "latency_prediction", ROOT / "edgekit-runs" / "quantizers"
-REPORT, PAGE, PICTURE = "report.json", "README.md", "latency_prediction.svg"
+REPORT, PAGE, PICTURE = "predictions.json", "README.md", "latency_prediction.svg"
 PRECISIONS = ("fp32", "int8")
 GOAL = 0.10
 INDEXES = 4
