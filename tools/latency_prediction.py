@@ -32,12 +32,12 @@ if TYPE_CHECKING:  # --help need not wait for them.
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RUNS = ROOT / "artifacts" / "latency_prediction", ROOT / "edgekit-runs" / "quantizers"
-REPORT, PAGE, PICTURE = "report.json", "README.md", "latency_prediction.svg"
+REPORT, PAGE, PICTURE = "predictions.json", "README.md", "latency_prediction.svg"
 PRECISIONS = ("fp32", "int8")
 GOAL = 0.10
 INDEXES = 4
 """Indexes up to this are in every vocabulary."""
-QUIET, ATTEMPTS = 0.08, 3
+QUIET, ATTEMPTS = 0.08, 2
 """Whole timings that differ by more tell of other work on the machine: the network and its pieces are timed again."""
 BATCH, BATCHES = 8, 4
 WHOLES = (2, 3)
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             files = {_name(path): path for path in options.files or sorted(RUNS.glob("*/fp32.onnx"))}
             if not files:
                 parser.error("no files: name some, or let tools/quantizer_table.py export the reference networks")
-            write_json(options.out / REPORT, measured(files, time_s=options.time, whole_s=options.whole))
+            for report in measured(files, time_s=options.time, whole_s=options.whole):
+                write_json(options.out / REPORT, report)
         report = json.loads((options.out / REPORT).read_text())
     except EdgekitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measured(files: Mapping[str, Path], *, time_s: float, whole_s: float) -> dict[str, Any]:
-    """The report: for each file and its int8 twin what was predicted and what was measured."""
+def measured(files: Mapping[str, Path], *, time_s: float, whole_s: float) -> Iterator[dict[str, Any]]:
+    """The report so far, after each network: for each file and its int8 twin what was predicted and measured."""
     from edgekit.device import describe
     from edgekit.profiling import graphs, pieces, predict
 
@@ -99,7 +100,7 @@ def measured(files: Mapping[str, Path], *, time_s: float, whole_s: float) -> dic
             )
             about = f"{name:<16} {precision} measured {us:8.1f} us, predicted {prediction.us:8.1f} us"
             print(f"{about} ({rows[-1]['error']:+.1%}), attempt {attempt}", flush=True)
-    return {"threads": 1, "conditions": {"before": before, "after": describe()}, "rows": rows}
+            yield {"threads": 1, "conditions": {"before": before, "after": describe()}, "rows": rows}
 
 
 def errors(report: Mapping[str, Any], precision: str) -> list[float]:
@@ -120,7 +121,8 @@ def page(report: Mapping[str, Any]) -> str:
         "Each network was timed as a whole five times, before and after its pieces, each time in a session of its own; "
         "the fastest counts, and of each piece the faster of two sweeps: other work on the machine only ever adds. "
         f"Where the five differed by more than {QUIET:.0%}, network and pieces were timed again, {ATTEMPTS} times at "
-        "most; the last attempt is shown, whatever its error."
+        "most; the last attempt is shown, whatever its error. Without these precautions, some networks were off by 15 "
+        "to 40 % on this shared machine, other ones in each run: costs taken on a busy device predict a busy device."
     )
     lines = [
         "# Predicted and measured latency",

@@ -26,7 +26,7 @@ class Error:
     worst: float
 
 
-KNOWN_ERROR = {"fp32": Error(median=0.03, worst=0.10), "int8": Error(median=0.04, worst=0.12)}
+KNOWN_ERROR = {"fp32": Error(median=0.025, worst=0.050), "int8": Error(median=0.021, worst=0.059)}
 """Measured by tools/latency_prediction.py on 13 networks in each precision, one thread of an AVX512-VNNI x86 CPU; the
 figures are those of artifacts/latency_prediction."""
 

@@ -26,7 +26,7 @@ def tool():
 
 @pytest.fixture(scope="module")
 def report():
-    return json.loads((OUT / "report.json").read_text())
+    return json.loads((OUT / "predictions.json").read_text())
 
 
 def test_the_page_is_that_of_the_report(tool, report):
