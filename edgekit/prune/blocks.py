@@ -53,6 +53,14 @@ def within(module: str, outer: str) -> bool:
     return not outer or f"{module}.".startswith(f"{outer}.")
 
 
+class Passing(nn.Identity):
+    """What is left of a module within a removed branch: its first input, whatever else comes in."""
+
+    def forward(self, input: Any, *_more: Any, **_named: Any) -> Any:  # noqa: A002 - nn.Identity calls it so
+        """The first input."""
+        return input
+
+
 class ZeroBranch(nn.Module):
     """What is left of a removed branch: zeros of the first input's leading sizes and `shape`, whatever comes in.
 
@@ -94,7 +102,7 @@ def remove(model: nn.Module, block: ResidualBlock, shape: tuple[int, ...]) -> No
     """Put zeros of `shape` in the place of a block's branch, in place."""
     old = model.get_submodule(block.ending)
     for name in block.modules:
-        model.set_submodule(name, nn.Identity())
+        model.set_submodule(name, Passing())
     zeros: Any = ZeroBranch(shape, leading=block.leading, further=block.further)
     if isinstance(old, nn.MultiheadAttention):
         # A layer of torch.nn asks its attention for these before it calls it.

@@ -90,8 +90,9 @@ def layer_norm(walk: Walk, node: Node) -> Value:
     assert x is not None
     reason = f"{node.name} normalizes over it: removing a channel would change the others"
     walk.pin(x[-rank:], reason)
-    for index in (2, 3):
-        walk.pin(walk.value(argument(node, index, "")), reason)
+    # A weight, and a bias where there is one; then numbers.
+    for each in node.args[2:4]:
+        walk.pin(walk.value(each), reason)
     return x
 
 

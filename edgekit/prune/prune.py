@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import PruneError
+from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.counts import candidates, guesses
 from edgekit.prune.coupling import Block, ChannelGroup, Coupling, couple
 from edgekit.prune.plan import PrunePlan, is_inside, make_plan
@@ -75,11 +76,11 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
                 frozen.append((group.name, why))
         rest, blocks = blocks, []
         for block in rest:
-            fault = probe.fault([], [block]) or probe.fault(groups, [*blocks, block])
-            if fault is None:
-                blocks.append(block)
+            fitting, why = _removable(block, groups, blocks, probe)
+            if fitting is not None:
+                blocks.append(fitting)
             else:
-                frozen.append((f"block {block.name}", fault))
+                frozen.append((f"block {block.name}", why))
     return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
 
 
@@ -122,6 +123,23 @@ def _stirred(model: nn.Module) -> nn.Module:
                 noise = torch.randn(value.shape, generator=generator).to(value)
                 value.add_(noise * 0.1 * (value.square().mean().sqrt() or 1.0))
     return twin
+
+
+def _removable(
+    block: Block, groups: Sequence[ChannelGroup], passed: Sequence[Block], probe: _Probe
+) -> tuple[Block | None, str]:
+    """The block as it passes, alone and with groups and blocks that have; or none and the reason.
+
+    Where nothing can stand in for its other modules (sizes of what comes in and goes out differ, and the code counts on
+    them), they stay: behind zeros they are dead, and no exported file has them.
+    """
+    reasons = []
+    for tried in [block, *([replace(block, modules=())] if isinstance(block, ResidualBlock) and block.modules else [])]:
+        fault = probe.fault([], [tried]) or probe.fault(groups, [*passed, tried])
+        if fault is None:
+            return tried, ""
+        reasons.append(fault)
+    return None, reasons[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +31,7 @@ MOVES = (
     *(aten.unflatten.int, aten.squeeze.dim, aten.unsqueeze.default),
 )
 """Operators that only move elements about."""
-FEATURES_LAST = (nn.Linear, nn.LayerNorm)
+FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.RNNBase)
 
 
 def find_blocks(program: ExportedProgram, model: nn.Module, example: Batch) -> tuple[ResidualBlock, ...]:
@@ -135,8 +136,8 @@ class _Graph:
 
 
 def _removable(side: _Side, graph: _Graph) -> ResidualBlock | None:
-    shape = side.branch.meta["val"].shape
-    if shape != side.sum.meta["val"].shape or shape != side.shortcut.meta["val"].shape or len(shape) < 2:
+    shape = _shape(side.branch)
+    if shape is None or len(shape) < 2 or not shape == _shape(side.sum) == _shape(side.shortcut):
         return None
     cone = graph.cone(side)
     chain = list(_chain(side.branch))
@@ -165,9 +166,8 @@ def _chain(branch: Node) -> Iterator[Node]:
     """From a branch's output back to the node that makes it: what follows that one answers zero to zero."""
     yield branch
     while branch.target in ZERO_TO_ZERO or branch.target in MOVES:
-        shape = branch.meta["val"].shape
         sources = [
-            source for source in branch.all_input_nodes if branch.target in MOVES or source.meta["val"].shape == shape
+            source for source in branch.all_input_nodes if branch.target in MOVES or _shape(source) == _shape(branch)
         ]
         if not sources or sources[0].op != "call_function":
             return
@@ -181,11 +181,18 @@ def _maker(node: Node, cone: set[Node], graph: _Graph) -> str | None:
         owners = [graph.owners[source] for source in node.all_input_nodes if source in graph.owners]
         if owners:
             return owners[0]
-        sources = [source for source in node.all_input_nodes if source.meta["val"].shape == node.meta["val"].shape]
+        # One of several outputs of an operator, or of one output its elements.
+        is_part = node.target is operator.getitem
+        sources = [source for source in node.all_input_nodes if is_part or _shape(source) == _shape(node)]
         if not sources:
             return None
         node = sources[0]
     return None
+
+
+def _shape(node: Node) -> tuple[int, ...] | None:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def _modules_of(node: Node) -> list[str]:

@@ -141,7 +141,7 @@ RULES: Mapping[Any, Rule] = _table(
         product_and_mask: "baddbmm.default",
         einsum: "einsum",
         batch_norm: "batch_norm instance_norm",
-        layer_norm: "layer_norm",
+        layer_norm: "layer_norm rms_norm",
         group_norm: "group_norm",
         prelu: "prelu",
         embedding: "embedding",

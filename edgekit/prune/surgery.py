@@ -31,7 +31,7 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     for name, axes in plan.slices.items():
         owner, _, attribute = name.rpartition(".")
         _shrink(modules[owner], attribute, axes)
-    owners = sorted({name.rpartition(".")[0] for name in plan.slices})
+    owners = sorted({_owner(name) for name in plan.slices})
     for owner in owners:
         resize(modules[owner])
     unfuse(pruned, [owner for owner in owners if isinstance(modules[owner], nn.MultiheadAttention)])
@@ -46,6 +46,18 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     return pruned
 
 
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _outputs(module: nn.Module, name: str, plan: PrunePlan) -> Sequence[int]:
+    """The outputs of a module that a plan removes from one of its tensors."""
+    if isinstance(module, nn.RNNBase):
+        # What reads a layer's own state has a column for each output.
+        return plan.slices[name].get(1, ()) if name.endswith("weight_hh_l0") else ()
+    return plan.slices[name].get(1 if isinstance(module, TRANSPOSED) and name.endswith("weight") else 0, ())
+
+
 def _lost_layers(plan: PrunePlan) -> dict[str, list[int]]:
     """For each recurrent module the layers that go."""
     layers = [block for block in plan.blocks if isinstance(block, RecurrentLayer)]
@@ -55,12 +67,9 @@ def _lost_layers(plan: PrunePlan) -> dict[str, list[int]]:
 def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> tuple[int, ...]:
     """The shape of a removed branch's zeros when the stream that they are added to has been narrowed as well."""
     # A normalization without weights has running statistics to go by.
-    names = [name for name in plan.slices if name.rpartition(".")[0] == block.last]
-    sizes = [
-        plan.slices[name].get(1 if isinstance(last, TRANSPOSED) and name.endswith("weight") else 0, ())
-        for name in names
-    ]
-    gone = max(map(len, sizes), default=0)
+    gone = max((len(_outputs(last, name, plan)) for name in plan.slices if _owner(name) == block.last), default=0)
+    if isinstance(last, nn.RNNBase) and last.bidirectional:
+        gone *= 2
     axis = len(block.shape) - 1 if isinstance(last, FEATURES_LAST) else 0
     return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))
 

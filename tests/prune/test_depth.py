@@ -173,3 +173,115 @@ def test_a_block_of_a_plan_from_before_there_were_whole_modules():
     data = {"version": 1, "fingerprint": "", "narrowings": [], "slices": {}, "blocks": [old]}
     (block,) = room.PrunePlan.from_dict(data).blocks
     assert (block.ending, block.leading, block.further) == ("b.conv", 1, 0)
+
+
+class Recurrent(nn.Module):
+    """Recurrent layers around which a shortcut leads."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.one, self.two = nn.LSTM(8, 8, batch_first=True), nn.GRU(8, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.one(x)[0]
+        return self.head(x + self.two(x)[0])
+
+
+@pytest.mark.parametrize("gone", ["one", "two"])
+def test_a_recurrent_branch_goes_and_its_stream_narrows(kit, gone):
+    net = kit.settle(Recurrent())
+    coupling = room.analyse(net, kit.batch(6, 5))
+    assert [block.name for block in coupling.blocks] == ["one", "two"]
+    # Unit i of each direction of the second is channels i and 4 + i of the stream.
+    assert [len(group) for group in coupling.groups] == [4]
+    kept = [0, 2, 3]
+    pruned = room.prune(net, kit.batch(6, 5), room.make_plan(coupling, {"stem": kept}, [gone])).model
+    stream = [*kept, *(4 + unit for unit in kept)]
+    x = torch.randn(3, 4, 5)
+    with torch.no_grad():
+        y = F.linear(x, net.stem.weight[stream], net.stem.bias[stream])
+        for name, gates, units in (("one", 4, stream), ("two", 3, kept)):
+            layer = getattr(net, name)
+            small = type(layer)(6, len(units), batch_first=True, bidirectional=layer.bidirectional)
+            rows = [gate * layer.hidden_size + unit for gate in range(gates) for unit in units]
+            for weight, value in small.named_parameters():
+                columns = {"weight_ih": stream, "weight_hh": units}.get(weight[:9])
+                own = getattr(layer, weight)[rows]
+                value.copy_(own if columns is None else own[:, columns])
+            y = y if name == gone else y + small(y)[0]
+        want = F.linear(y, net.head.weight[:, stream], net.head.bias)
+    torch.testing.assert_close(pruned(x), want)
+
+
+class Inline(nn.Module):
+    """A decoder block in one forward: rotated queries and keys with norms of their own, causal, gated MLP."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head, self.norm, self.norms = nn.Linear(3, 16), nn.Linear(16, 4), nn.RMSNorm(16), nn.RMSNorm(4)
+        self.qkv, self.out = nn.Linear(16, 48, bias=False), nn.Linear(16, 16, bias=False)
+        self.gate, self.up, self.down = nn.Linear(16, 24), nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def rotated(self, x):
+        angle = torch.arange(x.shape[2], dtype=x.dtype)[:, None] / torch.tensor([1.0, 100.0] * 2, dtype=x.dtype)
+        first, second = x.chunk(2, -1)
+        return x * angle.cos() + torch.cat((-second, first), -1) * angle.sin()
+
+    def attend(self, y, heads=slice(None)):
+        n, t, _ = y.shape
+        q, k, v = self.qkv(y).view(n, t, 3, -1, 4)[:, :, :, heads].permute(2, 0, 3, 1, 4)
+        q, k = self.rotated(self.norms(q)), self.rotated(self.norms(k))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+    def mlp(self, x):
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.out(self.attend(self.norm(x)).flatten(2))
+        return self.head(x + self.mlp(x))
+
+
+def test_a_decoder_block_in_one_forward(kit):
+    net = kit.settle(Inline())
+    coupling = room.analyse(net, kit.batch(6, 3))
+    assert {group.name: len(group) for group in coupling.groups} == {"qkv": 4, "gate": 24}
+    assert [block.name for block in coupling.blocks] == ["out", "down"]
+    x = torch.randn(2, 7, 3)
+    with torch.no_grad():
+        stem = net.stem(x)
+        mixed = net.attend(net.norm(stem), [0, 2])
+        weight = net.out.weight.view(16, 4, 4)[:, [0, 2]]
+        y = stem + torch.einsum("nthd,whd->ntw", mixed, weight)
+        pruned = room.prune(net, kit.batch(6, 3), room.make_plan(coupling, {"qkv": [0, 2]})).model
+        torch.testing.assert_close(pruned(x), net.head(y + net.mlp(y)))
+        # Nothing can stand in for what makes queries, keys and values at once: it stays, and is read by nobody.
+        assert coupling.block("out").modules == ()
+        pruned = room.prune(net, kit.batch(6, 3), room.make_plan(coupling, blocks=["out"])).model
+        torch.testing.assert_close(pruned(x), net.head(stem + net.mlp(stem)))
+
+
+def test_an_encoder_that_one_branch_alone_reads_goes_with_it(kit):
+    net = kit.settle(Encoded())
+    example = Batch((torch.randn(2, 5, 16), torch.randn(2, 6, 16)), {}, None)
+    coupling = room.analyse(net, example)
+    pruned = room.prune(net, example, room.make_plan(coupling, blocks=["decoder.multihead_attn"])).model
+    assert not any(name.startswith("encoder") for name, _ in pruned.named_parameters())
+    (memory, x), d = (torch.randn(1, 4, 16), torch.randn(1, 3, 16)), net.decoder
+    with torch.no_grad():
+        y = d.norm2(d.norm1(x + d.self_attn(x, x, x)[0]))
+        want = d.norm3(y + d.linear2(F.relu(d.linear1(y))))
+        torch.testing.assert_close(pruned(memory, x), want, atol=1e-5, rtol=1e-4)
+
+
+class Encoded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        options = {"d_model": 16, "nhead": 4, "dim_feedforward": 8, "batch_first": True}
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(**options), 1, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoderLayer(**options)
+
+    def forward(self, memory, x):
+        return self.decoder(x, self.encoder(memory, mask=None))
