@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekit.compress.ladder import Choice, Rung, ladder
 from edgekit.compress.run import Run
-from edgekit.compress.stages import MODEL, calibration_feeds
+from edgekit.compress.stages import MODEL
 from edgekit.distill import reestimate_batchnorm
 from edgekit.errors import EdgekitError
 from edgekit.export import export, mac_count
@@ -22,7 +22,7 @@ from edgekit.progress import Step
 from edgekit.prune import Action, Coupling, apply, combine, inside, prune
 from edgekit.quantize import quantize
 from edgekit.spec import Feeds
-from edgekit.validate import latency_table
+from edgekit.validate import calibration_feeds, latency_table
 from edgekit.workload import Batch, Workload, loader
 
 DAMAGE_SAMPLES = 512
