@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgekit.errors import EdgekitError, WorkloadError
+from edgekit.search.record import Front
 from edgekit.workload import WorkloadConfig, config_from, read_config
 
 WHAT = "The model, its data and its task"
@@ -155,14 +156,19 @@ def workload_config(
 
 
 def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command(config, ...)` the options of `workload_config` in place of its first parameter."""
+    """Give `command(config, ...)` the options of `workload_config` in place of its first parameter.
+
+    Where the command has an option `run` and it is given, the workload is that of the run in this folder.
+    """
     shared = inspect.signature(workload_config, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> Any:
-        config = workload_config(**{key: values.pop(key) for key in shared})
-        return command(config, **values)
+        given = {key: values.pop(key) for key in shared}
+        # A finished run knows what it was made of.
+        run = values.get("run")
+        return command(workload_config(**given) if run is None else Front.load(run).workload, **values)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads

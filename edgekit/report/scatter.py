@@ -19,15 +19,15 @@ class Mark:
 
 
 def scatter(marks: Sequence[Mark], *, x: str, y: str, width: int = 64, height: int = 16) -> list[str]:
-    """The points as lines of text, axes and their ends included; a label that would cover another moves aside.
+    r"""The points as lines of text, axes and their ends included; a label that would cover another moves aside.
 
-    >>> print("\\n".join(scatter([Mark(x=1, y=0, label="1"), Mark(x=2, y=5)], x="ms", y="drop", width=8, height=3)))
-         drop
-    5.00 │       ·
-         │
-    0.00 │1
-         └────────
-          1.00 … 2.00 ms
+    >>> print("\n".join(scatter([Mark(x=1, y=0, label="1"), Mark(x=2, y=5)], x="ms", y="drop", width=8, height=3)))
+      drop
+    5 │       ·
+      │
+    0 │1
+      └────────
+       1 … 2 ms
     """
     if not marks:
         return []
@@ -45,12 +45,12 @@ def scatter(marks: Sequence[Mark], *, x: str, y: str, width: int = 64, height: i
         )
         at = next(free, column)
         grid[row][at : at + len(mark.label)] = mark.label
-    ends = (f"{high:.2f}", f"{low:.2f}")
+    ends = (f"{high:.3g}", f"{low:.3g}")
     margin = max(map(len, ends))
     names = [ends[0], *[""] * (height - 2), ends[1]] if height > 1 else [ends[0]]
     lines = [f"{name:>{margin}} │{''.join(row).rstrip()}" for name, row in zip(names, grid, strict=True)]
     axis = f"{'':>{margin}} └{'─' * width}"
-    return [f"{'':>{margin}} {y}", *lines, axis, f"{'':>{margin}}  {left:.2f} … {right:.2f} {x}"]
+    return [f"{'':>{margin}} {y}", *lines, axis, f"{'':>{margin}}  {left:.3g} … {right:.3g} {x}"]
 
 
 def picture(marks: Sequence[Mark], path: Path, *, title: str, x: str, y: str) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgekit.errors import EdgekitError
+from edgekit.report import Mark, picture
 from edgekit.search.front import Point
 from edgekit.stats import Estimate
 from edgekit.store import file_sha256, write_json
 from edgekit.workload import WorkloadConfig
 
 FORMAT, VERSION = "edgekit-front", "1.0"
-FRONT = "front.json"
+FRONT, PICTURE = "front.json", "front.png"
+AXES = ("ms", "drop in points, selection split")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,31 @@ class Front:
             raise EdgekitError(f"got {number}", where="--point", rule=f"1 to {len(self.members)}")
         return self.members[number - 1]
 
+    @property
+    def marks(self) -> list[Mark]:
+        """The points as they are drawn: those of the front by their numbers."""
+        others = [Mark(x=point.latency_ms, y=point.drop.value) for point in self.others]
+        points = [each.point for each in self.members]
+        numbered = [Mark(x=p.latency_ms, y=p.drop.value, label=str(number)) for number, p in enumerate(points, 1)]
+        return [*others, *numbered]
+
+    def chosen(self, *, max_latency_ms: float | None, max_drop: float | None) -> int | None:
+        """The number of the fastest point within the limits on the selection split; None if there is none.
+
+        Without a limit on the drop, the most accurate one.
+        """
+        within = [
+            (number, each.point)
+            for number, each in enumerate(self.members, 1)
+            if (max_latency_ms is None or each.point.latency_ms <= max_latency_ms)
+            and (max_drop is None or each.point.drop.value <= max_drop)
+        ]
+        if not within:
+            return None
+        if max_drop is None:
+            return min(within, key=lambda pair: (pair[1].drop.value, pair[1].latency_ms))[0]
+        return within[0][0]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         return {
@@ -104,7 +131,8 @@ class Front:
         }
 
     def save(self, run: Path) -> None:
-        """Write `front.json` into the run's folder, atomically."""
+        """Write `front.json` and its picture into the run's folder."""
+        picture(self.marks, run / PICTURE, title=f"{self.name}: {self.metric}", x=AXES[0], y=AXES[1])
         write_json(run / FRONT, self.to_dict())
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from edgekit.choices import Option, choosing, replaying
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.errors import EdgekitError, QuantizeError, TrainingError, WorkloadError
 from edgekit.export import export
+from edgekit.export.flat import name_inputs
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize import quantize
 from edgekit.search.settings import SearchSettings
@@ -150,6 +152,11 @@ class Site:
                 return
             yield True
 
+    @functools.cached_property
+    def input_names(self) -> list[str]:
+        """The inputs of all files are called as the default network calls them, so that all can be fed alike."""
+        return list(name_inputs(self.network(self.default), self.workload.example(2)))
+
     # Speed
 
     def baseline(self) -> tuple[Path, float]:
@@ -157,7 +164,13 @@ class Site:
         model = self.teacher if self.teacher is not None else self.network(self.default)
 
         def make(folder: Path) -> None:
-            exported = export(model, self.workload.example(2), folder / "baseline.onnx", dynamic=self._dynamic)
+            exported = export(
+                model,
+                self.workload.example(2),
+                folder / "baseline.onnx",
+                dynamic=self._dynamic,
+                input_names=self.input_names,
+            )
             files = {"baseline": exported.path}
             timing = latency_table(
                 files,
@@ -183,7 +196,11 @@ class Site:
         def make(folder: Path) -> None:
             with tempfile.TemporaryDirectory(prefix="edgekit-search-") as temporary:
                 exported = export(
-                    network, self.workload.example(2), Path(temporary) / "float.onnx", dynamic=self._dynamic
+                    network,
+                    self.workload.example(2),
+                    Path(temporary) / "float.onnx",
+                    dynamic=self._dynamic,
+                    input_names=self.input_names,
                 )
                 path = self._quickly_quantized(exported.path, exported.spec, Path(temporary) / "int8.onnx")
                 if predict is None:

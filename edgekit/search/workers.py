@@ -86,7 +86,7 @@ def work(
     """
     ran = 0
     with _present(owners) as name, quiet(), _silent_optuna():
-        while may_begin() and STOP not in study.user_attrs:
+        while may_begin() and not study.user_attrs.get(STOP):
             reclaim(study, owners, grace_s=grace_s)
             now = tally(study)
             if told is not None:
