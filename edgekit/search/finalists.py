@@ -123,14 +123,13 @@ def _trained(site: Site, finalists: Mapping[str, Values], deadline_s: Callable[[
 
 def _reference_file(site: Site) -> Made:
     if site.teacher is not None:
-        path, _ = site.baseline()
-        return _exported(site, REFERENCE, {}, path.parent, lambda: site.teacher)
+        return _exported(site, REFERENCE, {}, "teacher", lambda: site.teacher)
     folder = site.trained(site.default, FULL)
-    return _exported(site, REFERENCE, site.default, folder, lambda: site.with_weights(site.default, folder))
+    return _exported(site, REFERENCE, site.default, folder.name, lambda: site.with_weights(site.default, folder))
 
 
 def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
-    source = _exported(site, name, values, folder, lambda: site.with_weights(values, folder))
+    source = _exported(site, name, values, folder.name, lambda: site.with_weights(values, folder))
     settings = site.settings
 
     def make(to: Path) -> None:
@@ -168,7 +167,7 @@ def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
     return [source, int8]
 
 
-def _exported(site: Site, name: str, values: Values, folder: Path, model: Callable[[], Any]) -> Made:
+def _exported(site: Site, name: str, values: Values, weights: str, model: Callable[[], Any]) -> Made:
     def make(to: Path) -> None:
         exported = export(
             model(),
@@ -180,7 +179,7 @@ def _exported(site: Site, name: str, values: Values, folder: Path, model: Callab
         )
         write_json(to / "exported.json", exported.to_dict())
 
-    made = site.stage("export", {"weights": folder.name}, make)
+    made = site.stage("export", {"weights": weights}, make)
     exported = Exported.from_dict(json.loads((made / "exported.json").read_text()), made)
     return Made(
         name=name,

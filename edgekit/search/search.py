@@ -76,10 +76,10 @@ def search(
     settings = settings or SearchSettings()
     root = Path(out)
     with Store(root / "stages").locked():
-        clock = _Clock(root / "seconds.json")
         site = Site(config, settings, root, progress=progress)
+        clock = _Clock(root / f"seconds-{site.identity[:8]}.json")
         # What a fault of the builder or of the data would break breaks here, before there are workers.
-        _, baseline_ms = site.baseline()
+        baseline_ms = None if settings.latency else site.baseline()[1]
         for rung in range(len(settings.short)):
             site.reference(rung)
         url = storage or str(root / JOURNAL)
@@ -168,7 +168,7 @@ def serve(url: str, run: Path, *, name: str | None = None, progress: Progress = 
         return _work(study, site, url, index=len(study.get_trials(deepcopy=False)) + 1)
 
 
-def _study(store: Any, site: Site, baseline_ms: float) -> optuna.Study:
+def _study(store: Any, site: Site, baseline_ms: float | None) -> optuna.Study:
     settings = site.settings
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

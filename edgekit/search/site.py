@@ -21,15 +21,16 @@ from torch import nn
 from edgekit.choices import Option, choosing, replaying
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.errors import EdgekitError, QuantizeError, TrainingError, WorkloadError
-from edgekit.export import export
+from edgekit.export import Exported, export, mac_count, parameter_count
 from edgekit.export.flat import name_inputs
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize import quantize
 from edgekit.search.settings import SearchSettings
 from edgekit.search.warm import warm_start
+from edgekit.spec import IOSpec
 from edgekit.store import Store, code_digest, key_digest, write_json, writing
 from edgekit.training import FitConfig, fit
-from edgekit.validate import Score, calibration_feeds, latency_table, score_torch
+from edgekit.validate import Score, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
     Batch,
     Workload,
@@ -56,8 +57,8 @@ Values = Mapping[str, Option]
 class Speed:
     """What is known of a network before it is trained: latency and size of its int8 file (fp32 if nothing quantizes).
 
-    `latency_ms` is the baseline's on the host where the search began over the ratio that was measured here; where it
-    was predicted, what the prediction says.
+    `latency_ms` is the baseline's on the host where the search began over the ratio that was measured here. Where it is
+    predicted, no file is made: `latency_ms` is what the prediction says, and `size_bytes` a byte for each parameter.
     """
 
     latency_ms: float
@@ -164,24 +165,9 @@ class Site:
         model = self.teacher if self.teacher is not None else self.network(self.default)
 
         def make(folder: Path) -> None:
-            exported = export(
-                model,
-                self.workload.example(2),
-                folder / "baseline.onnx",
-                dynamic=self._dynamic,
-                input_names=self.input_names,
-            )
-            files = {"baseline": exported.path}
-            timing = latency_table(
-                files,
-                self._one(exported.spec),
-                baseline="baseline",
-                threads=self.settings.threads,
-                time_s=MEASURE_S,
-                seed=self.settings.seed,
-                progress=self.progress,
-            )
-            write_json(folder / "baseline.json", timing["baseline"].latency.p50.value)
+            exported = self._exported(model, folder / "baseline.onnx")
+            timing = self._timed({"baseline": exported.path}, exported.spec)["baseline"]
+            write_json(folder / "baseline.json", timing.latency.p50.value)
 
         folder = self.stage("baseline", {}, make)
         measured = float(json.loads((folder / "baseline.json").read_text()))
@@ -189,36 +175,26 @@ class Site:
 
     def speed(self, values: Values) -> Speed:
         """Latency and size of a network, found before any training."""
-        network = self.network(values)
+        settings = self.settings
+        if settings.latency is not None:
+            network = self.network(values)
+            parameters = parameter_count(network)
+            return Speed(
+                latency_ms=float(load_callable(self.config.resolved(settings.latency))(network)),
+                size_bytes=parameters,  # one byte for each, in int8
+                parameters=parameters,
+                macs=mac_count(network, self.workload.example(2)),
+            )
         baseline, baseline_ms = self.baseline()
-        predict = None if self.settings.latency is None else load_callable(self.config.resolved(self.settings.latency))
 
         def make(folder: Path) -> None:
             with tempfile.TemporaryDirectory(prefix="edgekit-search-") as temporary:
-                exported = export(
-                    network,
-                    self.workload.example(2),
-                    Path(temporary) / "float.onnx",
-                    dynamic=self._dynamic,
-                    input_names=self.input_names,
-                )
+                exported = self._exported(self.network(values), Path(temporary) / "float.onnx")
                 path = self._quickly_quantized(exported.path, exported.spec, Path(temporary) / "int8.onnx")
-                if predict is None:
-                    timings = latency_table(
-                        {"baseline": baseline, "network": path},
-                        self._one(exported.spec),
-                        baseline="baseline",
-                        threads=self.settings.threads,
-                        time_s=MEASURE_S,
-                        seed=self.settings.seed,
-                        progress=self.progress,
-                    )
-                    # By the paired ratio: each file's own median drifts with the machine.
-                    latency_ms = baseline_ms / timings["network"].ratio.value
-                else:
-                    latency_ms = float(predict(network))
+                timings = self._timed({"baseline": baseline, "network": path}, exported.spec)
                 speed = Speed(
-                    latency_ms=latency_ms,
+                    # By the paired ratio: each file's own median drifts with the machine.
+                    latency_ms=baseline_ms / timings["network"].ratio.value,
                     size_bytes=path.stat().st_size,
                     parameters=exported.parameters,
                     macs=exported.macs,
@@ -368,15 +344,28 @@ class Site:
 
     # Small things
 
-    @property
-    def _dynamic(self) -> Any:
-        return self.workload.dynamic or "batch"
+    def _exported(self, model: nn.Module, path: Path) -> Exported:
+        return export(
+            model,
+            self.workload.example(2),
+            path,
+            dynamic=self.workload.dynamic or "batch",
+            input_names=self.input_names,
+        )
 
-    def _one(self, spec: Any) -> Any:
+    def _timed(self, files: Mapping[str, Path], spec: IOSpec) -> dict[str, Timing]:
         (feeds,) = calibration_feeds(self.workload, spec, 1)
-        return feeds
+        return latency_table(
+            files,
+            feeds,
+            baseline="baseline",
+            threads=self.settings.threads,
+            time_s=MEASURE_S,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
 
-    def _quickly_quantized(self, path: Path, spec: Any, to: Path) -> Path:
+    def _quickly_quantized(self, path: Path, spec: IOSpec, to: Path) -> Path:
         """An int8 file to be timed; ranges do not change the speed, so the cheapest will do."""
         try:
             return quantize(

@@ -11,9 +11,99 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from edgekit.workload import WorkloadConfig
 
 AS = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user."""
+
+
+PROJECT = """
+import edgekit
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+
+def network():
+    width = edgekit.choice("width", [4, 8, 16], default=8)
+    depth = edgekit.choice("depth", [1, 2])
+    inner = edgekit.choice("inner", ["relu", "tanh"]) if depth > 1 else "relu"
+    layers = [nn.Linear(6, width), nn.ReLU()]
+    for _ in range(depth - 1):
+        layers += [nn.Linear(width, width), nn.ReLU() if inner == "relu" else nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(width, 3))
+
+
+def two():
+    width = edgekit.choice("width", [4, 8])
+    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def broken():
+    if edgekit.choice("whole", [True, False]):
+        return two()
+    raise ValueError("no such network")
+
+
+def teacher():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+
+
+def microseconds(network):
+    return sum(parameter.numel() for parameter in network.parameters()) / 1000
+
+
+def data(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    return TensorDataset(torch.randn(n, 6, generator=generator) + 2 * torch.eye(6)[y], y)
+
+
+def train_data():
+    return data(192, 1)
+
+
+def test_data():
+    return data(96, 2)
+"""
+"""A user's project whose networks train in no time."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For networks this small a second thread costs more than it gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """The file of the project."""
+    path = tmp_path_factory.mktemp("project") / "net.py"
+    path.write_text(PROJECT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def config_for(project):
+    """The workload with a builder of the project."""
+
+    def make(builder="network", **entries):
+        return WorkloadConfig(
+            model=f"{project}:{builder}",
+            train=f"{project}:train_data",
+            test=f"{project}:test_data",
+            calibration_size=32,
+            name="net",
+            **entries,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")
