@@ -7,8 +7,19 @@ a `site`, and the `finalists` are trained in full and measured. SCALING.md says 
 
 from edgekit.search.front import Point, front
 from edgekit.search.record import Front, Member
-from edgekit.search.search import search, serve
+from edgekit.search.search import Explored, explore, search, serve
 from edgekit.search.settings import SearchSettings
 from edgekit.search.warm import warm_start
 
-__all__ = ["Front", "Member", "Point", "SearchSettings", "front", "search", "serve", "warm_start"]
+__all__ = [
+    "Explored",
+    "Front",
+    "Member",
+    "Point",
+    "SearchSettings",
+    "explore",
+    "front",
+    "search",
+    "serve",
+    "warm_start",
+]

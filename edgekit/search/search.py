@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from edgekit.choices import SearchSpace, choosing, replaying
+from edgekit.choices import Option, SearchSpace, choosing, replaying
 from edgekit.errors import EdgekitError
 from edgekit.progress import Progress, Step, silent
 from edgekit.search.finalists import end, finalists_of
@@ -78,27 +79,10 @@ def search(
     with Store(root / "stages").locked():
         site = Site(config, settings, root, progress=progress)
         clock = _Clock(root / f"seconds-{site.identity[:8]}.json")
-        # What a fault of the builder or of the data would break breaks here, before there are workers.
-        baseline_ms = None if settings.latency else site.baseline()[1]
-        for rung in range(len(settings.short)):
-            site.reference(rung)
-        url = storage or str(root / JOURNAL)
-        with storage_at(url) as store:
-            study = _study(store, site, baseline_ms)
-            _run(study, site, url, root=root, workers=workers, clock=clock)
-            points, choices = _points(study)
-            details = _told(study, settings)
-        if not points:
-            raise EdgekitError(
-                f"none of {len(details['trials'])} networks came through: {_why(details)}",
-                where="search",
-                rule="at least one network within the limits that trains to the last rung",
-                way_out="raise --max-latency-ms, --trials or --time, or widen the choices",
-            )
-        finalists = finalists_of(points, settings.finalists)
+        found = _explored(site, storage or str(root / JOURNAL), workers=workers, clock=clock)
         ended = end(
             site,
-            {point.name: choices[point.name] for point in finalists},
+            {point.name: found.choices[point.name] for point in finalists_of(found.points, settings.finalists)},
             deadline_s=lambda left: max((clock.left_s(settings.time_s * (1 - MEASURING_SHARE))) / left, SHORTEST_S),
         )
         clock.save()
@@ -111,7 +95,7 @@ def search(
             others=ended.others,
             reference=ended.reference,
             details={
-                **details,
+                **found.details,
                 "environment": dict(ended.environment),
                 "splits": site.workload.splits.digests(),
                 "seconds": clock.spent_s,
@@ -119,6 +103,63 @@ def search(
         )
         result.save(root)
         return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explored:
+    """What the trials came to: the networks that reached the last rung, and the account of all of them.
+
+    Args:
+        points: latency and size as they were before training, drop after the last short one; named after the trial.
+        choices: of each point, by its name.
+        details: all trials and the space, JSON-ready.
+    """
+
+    points: Sequence[Point]
+    choices: Mapping[str, Mapping[str, Option]]
+    details: Mapping[str, Any]
+
+
+def explore(
+    config: WorkloadConfig,
+    settings: SearchSettings,
+    *,
+    out: str | Path,
+    storage: str | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Explored:
+    """The trials of `search` without its end: no network is trained in full, and no file is kept.
+
+    Raises:
+        EdgekitError: as for `search`.
+    """
+    root = Path(out)
+    with Store(root / "stages").locked():
+        site = Site(config, settings, root, progress=progress)
+        clock = _Clock(root / f"seconds-{site.identity[:8]}.json")
+        return _explored(site, storage or str(root / JOURNAL), workers=workers, clock=clock)
+
+
+def _explored(site: Site, url: str, *, workers: int, clock: _Clock) -> Explored:
+    settings = site.settings
+    # What a fault of the builder or of the data would break breaks here, before there are workers.
+    baseline_ms = None if settings.latency else site.baseline()[1]
+    for rung in range(len(settings.short)):
+        site.reference(rung)
+    with storage_at(url) as store:
+        study = _study(store, site, baseline_ms)
+        _run(study, site, url, workers=workers, clock=clock)
+        points, choices = _points(study)
+        details = _told(study, settings)
+    if not points:
+        raise EdgekitError(
+            f"none of {len(details['trials'])} networks came through: {_why(details)}",
+            where="search",
+            rule="at least one network within the limits that trains to the last rung",
+            way_out="raise --max-latency-ms, --trials or --time, or widen the choices",
+        )
+    return Explored(points=points, choices=choices, details=details)
 
 
 def serve(url: str, run: Path, *, name: str | None = None, progress: Progress = silent) -> int:
@@ -204,7 +245,7 @@ def _study(store: Any, site: Site, baseline_ms: float | None) -> optuna.Study:
     return study
 
 
-def _run(study: optuna.Study, site: Site, url: str, *, root: Path, workers: int, clock: _Clock) -> None:
+def _run(study: optuna.Study, site: Site, url: str, *, workers: int, clock: _Clock) -> None:
     """Trials until there are enough, or until their share of the time is over."""
     trials_s = site.settings.time_s * (1 - FINAL_SHARE)
 
@@ -219,7 +260,7 @@ def _run(study: optuna.Study, site: Site, url: str, *, root: Path, workers: int,
     if workers == 1:
         _work(study, site, url, index=0, may_begin=has_time, told=told)
     else:
-        _crowd(study, url, root, workers, has_time=has_time, told=told)
+        _crowd(study, url, site.root, workers, has_time=has_time, told=told)
     told(tally(study))
 
 

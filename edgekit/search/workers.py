@@ -8,6 +8,7 @@ has its number in its history.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import os
 import socket
@@ -40,6 +41,7 @@ class SurplusError(Exception):
 class Tally:
     """How many trials are in which state; `finished` are those that are complete or pruned."""
 
+    all: int
     finished: int
     running: int
     waiting: int
@@ -49,6 +51,7 @@ def tally(study: optuna.Study) -> Tally:
     """Count the trials of a study."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     return Tally(
+        all=len(states),
         finished=states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED),
         running=states.count(TrialState.RUNNING),
         waiting=states.count(TrialState.WAITING),
@@ -96,40 +99,40 @@ def work(
             if now.finished + now.running >= trials and not now.waiting:
                 time.sleep(poll_s)
                 continue
-            study.sampler = sampler(len(study.get_trials(deepcopy=False)))
+            study.sampler = sampler(now.all)
             ran += _run(study, objective, trials, name)
     return ran
 
 
 def _run(study: optuna.Study, objective: Callable[[Trial], Sequence[float]], trials: int, name: str) -> int:
     """Run one trial; 1 if it came to its end."""
-    number, has_ended = -1, False
+    number = -1
+    raised: BaseException | None = None
 
     def guarded(trial: Trial) -> Sequence[float]:
-        nonlocal number, has_ended
+        nonlocal number, raised
         number = trial.number
         trial.set_user_attr(WORKER, name)
-        if _is_surplus(study, number, trials):
-            trial.set_user_attr(SURPLUS, True)
-            raise SurplusError
         try:
-            values = objective(trial)
-        except optuna.TrialPruned:
-            has_ended = True
+            if _is_surplus(study, number, trials):
+                trial.set_user_attr(SURPLUS, True)
+                raise SurplusError  # noqa: TRY301 - it has to pass through Optuna
+            return objective(trial)
+        except BaseException as error:
+            raised = error
             raise
-        has_ended = True
-        return values
 
     try:
         study.optimize(guarded, n_trials=1, catch=(SurplusError,))
-    except BaseException:
+    except BaseException as error:
         trial = _trial(study, number)
         if trial is None or trial.state != TrialState.FAIL:
             raise
-        if has_ended:
-            # Silent for too long, this worker was taken for dead, and its trial was begun again elsewhere.
+        if error is not raised:
+            # Silent for too long, this worker was taken for dead, and its trial was begun again elsewhere: Optuna
+            # refuses to end a trial a second time.
             return 0
-        retry(study, trial)
+        retry(study, copy.deepcopy(trial))
         raise
     trial = _trial(study, number)
     return int(trial is not None and trial.state != TrialState.FAIL)
@@ -165,7 +168,7 @@ def _is_surplus(study: optuna.Study, number: int, trials: int) -> bool:
 
 
 def _trial(study: optuna.Study, number: int) -> FrozenTrial | None:
-    return next((trial for trial in study.get_trials() if trial.number == number), None)
+    return next((trial for trial in study.get_trials(deepcopy=False) if trial.number == number), None)
 
 
 def _age(start: datetime) -> timedelta:

@@ -80,7 +80,7 @@ def open_study():
         yield lambda url: optuna.create_study(study_name="s", storage=stack.enter_context(storage_at(str(url))))
 
 
-@pytest.mark.parametrize("storage", ["journal", "postgresql"])
+@pytest.mark.parametrize("storage", ["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_a_worker_killed_in_the_middle_of_a_trial_loses_nothing(storage, tmp_path, request, open_study):
     url = str(tmp_path / "study.journal") if storage == "journal" else request.getfixturevalue("postgresql")
     study = open_study(url)
@@ -110,6 +110,7 @@ def test_a_worker_killed_in_the_middle_of_a_trial_loses_nothing(storage, tmp_pat
     assert sorted(complete) == sorted(int(line) for line in (tmp_path / "ended").read_text().split())
 
 
+@pytest.mark.slow
 def test_workers_that_ask_at_once_finish_as_many_trials_as_are_wanted(tmp_path, open_study):
     url = tmp_path / "study.journal"
     study = open_study(url)
