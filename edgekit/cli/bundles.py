@@ -33,13 +33,14 @@ def bundle(
     ] = None,
     point: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Instead of files: the point of this number on the front of a finished run; needs --run."
-        ),
+        typer.Option(min=1, help="Instead of files: the point of this number on the front of a finished run."),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of that run (it has front.json), which also knows the model, the data and the task."),
+        typer.Option(
+            help="Folder of that run, which also knows the model, the data and the task.  [default: the latest in "
+            "edgekit-runs]"
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Golden vectors to record from the selection split.")] = 4,
     out: Annotated[

@@ -12,6 +12,7 @@ from edgekit.cli import show
 from edgekit.cli.options import (
     HOW,
     LIMITS,
+    RUNS,
     AsJson,
     Device,
     Importance,
@@ -26,7 +27,6 @@ from edgekit.report import stage_table
 from edgekit.units import format_duration, parse_duration_s
 from edgekit.workload import WorkloadConfig, load_workload
 
-RUNS = Path("edgekit-runs")
 BUDGET_MISSED = 3
 
 

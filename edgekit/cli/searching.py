@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.compressing import BUDGET_MISSED, RUNS
-from edgekit.cli.options import HOW, LIMITS, AsJson, Device, PlacementBy, Ranges, Threads
+from edgekit.cli.compressing import BUDGET_MISSED
+from edgekit.cli.options import HOW, LIMITS, RUNS, AsJson, Device, PlacementBy, Ranges, Threads
 from edgekit.search.record import AXES, FRONT, PICTURE, Front
 from edgekit.search.settings import SearchSettings
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
