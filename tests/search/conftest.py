@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -113,11 +114,8 @@ def postgresql():
     if programs is None:
         _missing("no PostgreSQL here: apt-get install postgresql")
     owner = {"user": AS, "group": AS, "extra_groups": []} if os.geteuid() == 0 else {}
-    if owner:
-        try:
-            shutil.chown(tempfile.mkdtemp(), AS, AS)
-        except LookupError:
-            _missing(f"running as root, and there is no user {AS!r} to run PostgreSQL as")
+    if owner and not any(user.pw_name == AS for user in pwd.getpwall()):
+        _missing(f"running as root, and there is no user {AS!r} to run PostgreSQL as")
     folder = Path(tempfile.mkdtemp(prefix="edgekit-pg-"))
     if owner:
         shutil.chown(folder, AS, AS)
