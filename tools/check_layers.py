@@ -17,7 +17,7 @@ from pathlib import Path
 PACKAGE = "edgekit"
 
 LAYERS = (
-    ("errors", "progress", "spec", "stats", "store", "units"),
+    ("choices", "errors", "progress", "spec", "stats", "store", "units"),
     ("device",),
     ("workload", "tasks", "training"),
     ("prune", "distill", "export", "quantize", "profiling"),

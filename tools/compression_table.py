@@ -37,8 +37,7 @@ from reference.catalogue import REFERENCES, Reference
 from torch import nn
 
 from edgekit.compress import Settings
-from edgekit.compress.speed import file_bytes
-from edgekit.compress.stages import calibration_feeds
+from edgekit.compress.drafts import file_bytes
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.export import Exported, export
 from edgekit.prune import PrunePlan, analyse, apply, importance, load_plan, plan, prune_graph
@@ -47,7 +46,7 @@ from edgekit.report import markdown
 from edgekit.store import write_atomic, write_json
 from edgekit.training import FitConfig, fit
 from edgekit.units import parse_duration_s
-from edgekit.validate import first_feeds, latency_table, validate
+from edgekit.validate import calibration_feeds, first_feeds, latency_table, validate
 from edgekit.workload import Workload, config_from, load_workload, loader
 
 ROOT = Path(__file__).resolve().parents[1]

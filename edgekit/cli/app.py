@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from edgekit.cli import bundles, compressing, machine, proof, quantizing, stages
+from edgekit.cli import bundles, compressing, machine, proof, quantizing, searching, stages
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
     "The whole way": (compressing.demo, machine.init, takes_workload(compressing.compress)),
+    "Search": (takes_workload(searching.search), searching.worker),
     "One stage at a time": (
         takes_workload(stages.prune),
         takes_workload(stages.distill),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,14 +23,25 @@ PRECISIONS = ("int8", "fp16", "fp32")
 def bundle(
     config: WorkloadConfig,
     file: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--file",
             "-f",
             help="A variant as PRECISION[@TARGET]=FILE.onnx, such as int8@x86-vnni=m.int8.onnx, fp32=m.onnx or "
             "fp16@cuda=m.fp16.onnx; may be given several times. The first is the reference.",
         ),
-    ],
+    ] = None,
+    point: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead of files: the point of this number on the front of a finished run."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of that run, which also knows the model, the data and the task.  [default: the latest in "
+            "edgekit-runs]"
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Golden vectors to record from the selection split.")] = 4,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the bundle.  [default: NAME.edgekit]")
@@ -37,12 +50,54 @@ def bundle(
 ) -> None:
     """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors.
 
+    The files are named, or are those of a point on the front that a search has found.
+
     Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
-    -f fp32=m.onnx
+    -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3
     """
     from edgekit.bundle import record_golden, scores_for, write_bundle
-    from edgekit.validate import feeds_of
+    from edgekit.validate import feeds_of, signature_of
 
+    if (point is None) != (run is None) or (point is None) != bool(file):
+        raise EdgekitError(
+            "got "
+            + (", ".join(n for n, v in (("--file", file), ("--point", point), ("--run", run)) if v) or "neither"),
+            where="command line",
+            rule="files (--file), or a point of a run (--point and --run)",
+        )
+    contents = _of_point(run, point) if run is not None and point is not None else _of_files(file or [])
+    spec = shared_spec([contents.reference])
+    workload = load_workload(config)
+    batches = loader(workload.splits.selection, 1, model=signature_of(spec), seed=config.seed, limit=samples)
+    folder = write_bundle(
+        out or Path(f"{workload.name}.edgekit"),
+        name=workload.name,
+        variants=contents.variants,
+        spec=spec,
+        preprocessing=workload.preprocessing,
+        labels=workload.labels,
+        scores=scores_for(workload.task.name),
+        metrics=contents.metrics,
+        provenance={"model": config.model, **contents.provenance},
+        golden=record_golden(contents.reference, [feeds_of(batch, spec) for batch in batches]),
+    )
+    if json:
+        show.data({"bundle": str(folder)})
+    else:
+        show.out.print(f"wrote {folder}; look into it with: edgekit inspect {folder}", markup=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contents:
+    """What goes into a bundle: the variants, the file that golden vectors come from, and what is known of them."""
+
+    variants: dict[str, Any]
+    reference: Path
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _of_files(file: Sequence[str]) -> _Contents:
     variants = {_variant_name(text): _variant(text) for text in file}
     if len(variants) < len(file):
         raise EdgekitError(
@@ -51,25 +106,23 @@ def bundle(
             rule="one file for each PRECISION[@TARGET]",
             way_out="leave one out",
         )
-    reference = next(iter(variants.values())).path
-    spec = shared_spec([reference])
-    workload = load_workload(config)
-    batches = loader(workload.splits.selection, 1, model=workload.model(), seed=config.seed, limit=samples)
-    folder = write_bundle(
-        out or Path(f"{workload.name}.edgekit"),
-        name=workload.name,
-        variants=variants,
-        spec=spec,
-        preprocessing=workload.preprocessing,
-        labels=workload.labels,
-        scores=scores_for(workload.task.name),
-        provenance={"model": config.model},
-        golden=record_golden(reference, [feeds_of(batch, spec) for batch in batches]),
+    return _Contents(variants=variants, reference=next(iter(variants.values())).path)
+
+
+def _of_point(run: Path, number: int) -> _Contents:
+    from edgekit.bundle import Variant
+    from edgekit.search import Front
+
+    front = Front.load(run)
+    member = front.member(number)
+    path = front.file(run, member)
+    variant = Variant(path=path, precision=member.precision, target=member.target)
+    return _Contents(
+        variants={f"cpu-{member.precision}": variant},
+        reference=run / member.source,
+        metrics={"name": front.metric, "unit": front.unit, "selection": member.point.to_dict(), "test": member.test},
+        provenance={"choices": dict(member.choices), "file_sha256": member.sha256},
     )
-    if json:
-        show.data({"bundle": str(folder)})
-    else:
-        show.out.print(f"wrote {folder}; look into it with: edgekit inspect {folder}", markup=False)
 
 
 def inspect(

@@ -13,6 +13,7 @@ from edgekit.cli import show
 from edgekit.cli.options import (
     HOW,
     LIMITS,
+    RUNS,
     AsJson,
     Device,
     Importance,
@@ -27,7 +28,6 @@ from edgekit.report import stage_table
 from edgekit.units import format_duration, parse_duration_s
 from edgekit.workload import WorkloadConfig, load_workload
 
-RUNS = Path("edgekit-runs")
 BUDGET_MISSED = 3
 
 

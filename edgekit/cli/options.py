@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgekit.errors import EdgekitError, WorkloadError
+from edgekit.search.record import FRONT, Front
 from edgekit.workload import WorkloadConfig, config_from, read_config
 
 WHAT = "The model, its data and its task"
 LIMITS = "Budget"
 HOW = "How it goes about it"
 CONFIG_NAME = "edgekit.toml"
+RUNS = Path("edgekit-runs")
 
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.  [default: 0]", rich_help_panel=HOW)]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime in every measurement.", rich_help_panel=HOW)]
@@ -155,19 +157,36 @@ def workload_config(
 
 
 def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command(config, ...)` the options of `workload_config` in place of its first parameter."""
+    """Give `command(config, ...)` the options of `workload_config` in place of its first parameter.
+
+    Where the command has the options `point` and `run` and takes a point of a run, the workload is that of the run; the
+    latest one where none is named.
+    """
     shared = inspect.signature(workload_config, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> Any:
-        config = workload_config(**{key: values.pop(key) for key in shared})
-        return command(config, **values)
+        given = {key: values.pop(key) for key in shared}
+        if values.get("point") is not None:
+            # A finished run knows what it was made of.
+            values["run"] = values["run"] or _latest_run()
+            return command(Front.load(values["run"]).workload, **values)
+        return command(workload_config(**given), **values)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def _latest_run() -> Path:
+    fronts = sorted(RUNS.glob(f"*/{FRONT}"), key=lambda path: path.stat().st_mtime)
+    if not fronts:
+        raise EdgekitError(
+            f"no finished run in {RUNS}", where="--point", rule="a point of a run", way_out="name its folder with --run"
+        )
+    return fronts[-1].parent
 
 
 def providers(text: str) -> tuple[str, ...]:

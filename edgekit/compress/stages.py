@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from edgekit.progress import Progress
 from edgekit.quantize import Quantized, climb, quantize
 from edgekit.quantize.learning.training import Trainable
 from edgekit.quantize.targets import Target
-from edgekit.spec import Feeds, IOSpec
+from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
-from edgekit.validate import Score, compare, feeds_of, first_feeds, score
-from edgekit.workload import Workload, loader
+from edgekit.validate import Score, calibration_feeds, compare, first_feeds, score
+from edgekit.workload import Workload
 
 MODEL = "model.onnx"
-CALIBRATION_BATCH = 32
 SELECTION_TIME_S = 6.0
 
 
@@ -194,12 +193,3 @@ def selection_latency(run: Run, files: Sequence[File]) -> dict[str, float]:
     folder = run.stage(f"latency-{files[-1].stage}", key, make)
     found: dict[str, float] = json.loads((folder / "latency.json").read_text())
     return found
-
-
-def calibration_feeds(workload: Workload, spec: IOSpec, limit: int | None = None) -> Iterator[Feeds]:
-    """The calibration split as ONNX Runtime takes it, in batches of 32."""
-    batches = loader(
-        workload.splits.calibration, CALIBRATION_BATCH, model=workload.model(), seed=workload.splits.seed, limit=limit
-    )
-    for batch in batches:
-        yield feeds_of(batch, spec)

@@ -1,5 +1,25 @@
-"""What is best for several aims at once, and how it is looked for."""
+"""What is best for several aims at once, and how it is looked for.
+
+`search` takes a builder with choices (`edgekit.choice`) to a `Front` of trained, measured networks. Its parts: the
+trials lie in a study (`study`), `workers` take them from there, a `trial` goes up rungs of rising cost on the stages of
+a `site`, and the `finalists` are trained in full and measured. SCALING.md says how far this goes.
+"""
 
 from edgekit.search.front import Point, front
+from edgekit.search.record import Front, Member
+from edgekit.search.search import Explored, explore, search, serve
+from edgekit.search.settings import SearchSettings
+from edgekit.search.warm import warm_start
 
-__all__ = ["Point", "front"]
+__all__ = [
+    "Explored",
+    "Front",
+    "Member",
+    "Point",
+    "SearchSettings",
+    "explore",
+    "front",
+    "search",
+    "serve",
+    "warm_start",
+]

@@ -1,6 +1,6 @@
 """Accuracy, speed and size of real ONNX files in ONNX Runtime, each with its interval."""
 
-from edgekit.validate.feeds import feeds_of, signature_of
+from edgekit.validate.feeds import calibration_feeds, feeds_of, signature_of
 from edgekit.validate.placement import Placement, nodes_by_provider
 from edgekit.validate.scoring import Comparison, Score, compare, score, score_torch
 from edgekit.validate.timing import Timing, latency_table
@@ -14,6 +14,7 @@ __all__ = [
     "Timing",
     "Unavailable",
     "Validation",
+    "calibration_feeds",
     "compare",
     "feeds_of",
     "first_feeds",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from edgekit.errors import DataError
 from edgekit.spec import Feeds, IOSpec, TensorSpec
-from edgekit.workload import Batch, Signature
+from edgekit.workload import Batch, Signature, Workload, loader
+
+CALIBRATION_BATCH = 32
 
 
 def signature_of(spec: IOSpec) -> Signature:
@@ -49,6 +53,15 @@ def feeds_of(batch: Batch, spec: IOSpec) -> dict[str, np.ndarray]:
             )
         feeds[tensor.name] = array
     return feeds
+
+
+def calibration_feeds(workload: Workload, spec: IOSpec, limit: int | None = None) -> Iterator[Feeds]:
+    """The calibration split as ONNX Runtime takes it, in batches of 32."""
+    batches = loader(
+        workload.splits.calibration, CALIBRATION_BATCH, model=workload.model(), seed=workload.splits.seed, limit=limit
+    )
+    for batch in batches:
+        yield feeds_of(batch, spec)
 
 
 def fixed_batch(spec: IOSpec) -> int | None:

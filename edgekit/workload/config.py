@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 from edgekit import tasks
 from edgekit.errors import WorkloadError
@@ -128,6 +128,21 @@ class WorkloadConfig:
             name, _, axis = place.rpartition(":")
             found.setdefault(name, {0: "batch"})[int(axis)] = title
         return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form, for other processes and other times: the folder is absolute."""
+        return {**asdict(self), "folder": str(self.folder.resolve())}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        >>> config = WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path("/p"), labels=("a", "b"))
+        >>> WorkloadConfig.from_dict(config.to_dict()) == config
+        True
+        """
+        values: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in data.items()}
+        return cls(**{**values, "folder": Path(data["folder"])})
 
     def resolved(self, reference: str) -> str:
         """`reference` with a relative path in it made absolute from `folder`; module references stay as they are.

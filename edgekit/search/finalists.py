@@ -1,0 +1,260 @@
+"""The end of a search: full training for the few that are left, their real files, and the front of these."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.device.environment import describe
+from edgekit.errors import QuantizeError
+from edgekit.export import Exported, export
+from edgekit.progress import Step
+from edgekit.quantize import Quantized, quantize
+from edgekit.search.front import Point, front
+from edgekit.search.record import Member
+from edgekit.search.site import FULL, Site, Values
+from edgekit.spec import IOSpec
+from edgekit.store import file_sha256, write_json
+from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, score, validate
+
+MODEL = "model.onnx"
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An ONNX file of a finalist, and the fp32 file that it was made from, or is."""
+
+    name: str
+    path: Path
+    source: Path
+    spec: IOSpec
+    sha256: str
+    precision: str
+    choices: Values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What the end of a search comes to: the front, the points that are not on it, and the reference on test."""
+
+    members: tuple[Member, ...]
+    others: tuple[Point, ...]
+    reference: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def finalists_of(points: Sequence[Point], count: int) -> tuple[Point, ...]:
+    """Up to `count` points of the front: both its ends, and the rest evenly between them.
+
+    >>> from edgekit.stats import Estimate
+    >>> def point(ms):
+    ...     drop = Estimate(value=-ms, low=-ms, high=-ms, n=1)
+    ...     return Point(name=str(ms), latency_ms=ms, drop=drop, size_bytes=1)
+    >>> [each.name for each in finalists_of([point(ms) for ms in range(1, 8)], 3)]
+    ['1', '4', '7']
+    """
+    best = front(points)
+    if len(best) <= count:
+        return best
+    if count == 1:
+        # One alone cannot span the front: the most accurate.
+        return (min(best, key=lambda point: (point.drop.value, point.latency_ms)),)
+    return tuple(best[round(index * (len(best) - 1) / (count - 1))] for index in range(count))
+
+
+def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[int], float]) -> Ended:
+    """Train the finalists in full, make and measure their files, and score the front once on the test split.
+
+    Args:
+        site: of the search.
+        finalists: choices by name.
+        deadline_s: seconds for the next training, from how many trainings are left.
+    """
+    folders = _trained(site, finalists, deadline_s)
+    reference = _reference_file(site)
+    files = [made for name, values in finalists.items() for made in _files(site, name, values, folders[name])]
+    points = _measured(site, reference, files)
+    best = front(points)
+    by_name = {made.name: made for made in files}
+    test = _tested(site, reference, [by_name[point.name] for point in best])
+    root = site.root.resolve()
+    members = tuple(
+        Member(
+            point=point,
+            file=str(by_name[point.name].path.resolve().relative_to(root)),
+            source=str(by_name[point.name].source.resolve().relative_to(root)),
+            sha256=by_name[point.name].sha256,
+            precision=by_name[point.name].precision,
+            target=site.settings.target if by_name[point.name].precision == "int8" else "any",
+            choices=dict(by_name[point.name].choices),
+            test=test["rows"][point.name],
+        )
+        for point in best
+    )
+    names = {point.name for point in best}
+    return Ended(
+        members=members,
+        others=tuple(point for point in points if point.name not in names),
+        reference={
+            "what": "the teacher, fp32" if site.teacher is not None else "the builder's default network, fp32",
+            "file": str(reference.path.resolve().relative_to(root)),
+            "test": test["rows"][REFERENCE],
+        },
+        environment=test["environment"],
+    )
+
+
+def _trained(site: Site, finalists: Mapping[str, Values], deadline_s: Callable[[int], float]) -> dict[str, Path]:
+    """The folders with the weights; without a teacher the default network is trained as well, as the reference."""
+    todo = dict(finalists)
+    if site.teacher is None:
+        todo = {REFERENCE: site.default, **todo}
+    folders = {}
+    for index, (name, values) in enumerate(todo.items()):
+        site.progress(Step("finalists", index, len(todo)))
+        folders[name] = site.trained(values, FULL, deadline_s=deadline_s(len(todo) - index))
+    site.progress(Step("finalists", len(todo), len(todo)))
+    return folders
+
+
+def _reference_file(site: Site) -> Made:
+    if site.teacher is not None:
+        return _exported(site, REFERENCE, {}, "teacher", lambda: site.teacher)
+    folder = site.trained(site.default, FULL)
+    return _exported(site, REFERENCE, site.default, folder.name, lambda: site.with_weights(site.default, folder))
+
+
+def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
+    source = _exported(site, name, values, folder.name, lambda: site.with_weights(values, folder))
+    settings = site.settings
+
+    def make(to: Path) -> None:
+        try:
+            made = quantize(
+                source.path,
+                list(calibration_feeds(site.workload, source.spec)),
+                to / MODEL,
+                spec=source.spec,
+                target=settings.target,
+                ranges=settings.ranges,
+                placement=settings.placement,
+                threads=settings.threads,
+                progress=site.progress,
+            )
+        except QuantizeError as error:
+            write_json(to / "refused.json", str(error))
+        else:
+            write_json(to / "quantized.json", made.to_dict())
+
+    key = {"source": source.sha256, "ranges": settings.ranges, "placement": settings.placement}
+    folder = site.stage("quantize", key, make)
+    if (folder / "refused.json").is_file():
+        return [source]
+    quantized = Quantized.from_dict(json.loads((folder / "quantized.json").read_text()), folder)
+    int8 = Made(
+        name=f"{name}-int8",
+        path=quantized.path,
+        source=source.path,
+        spec=quantized.spec,
+        sha256=file_sha256(quantized.path),
+        precision="int8",
+        choices=values,
+    )
+    return [source, int8]
+
+
+def _exported(site: Site, name: str, values: Values, weights: str, model: Callable[[], Any]) -> Made:
+    def make(to: Path) -> None:
+        exported = export(
+            model(),
+            site.workload.example(2),
+            to / MODEL,
+            dynamic=site.workload.dynamic or "batch",
+            input_names=site.input_names,
+            progress=site.progress,
+        )
+        write_json(to / "exported.json", exported.to_dict())
+
+    made = site.stage("export", {"weights": weights}, make)
+    exported = Exported.from_dict(json.loads((made / "exported.json").read_text()), made)
+    return Made(
+        name=name,
+        path=exported.path,
+        source=exported.path,
+        spec=exported.spec,
+        sha256=file_sha256(exported.path),
+        precision="fp32",
+        choices=values,
+    )
+
+
+def _measured(site: Site, reference: Made, files: Sequence[Made]) -> list[Point]:
+    """Each file on the selection split in ONNX Runtime, and all of them in one interleaved measurement."""
+    workload, settings = site.workload, site.settings
+
+    def scored(made: Made) -> Score:
+        def make(folder: Path) -> None:
+            score(
+                made.path,
+                workload.splits.selection,
+                workload.task,
+                spec=made.spec,
+                threads=settings.threads,
+                seed=settings.seed,
+                progress=site.progress,
+            ).save(folder)
+
+        return Score.load(site.stage("score", {"file": made.sha256}, make))
+
+    def time(folder: Path) -> None:
+        timings = latency_table(
+            {made.name: made.path for made in (reference, *files)},
+            first_feeds(workload.splits.selection, reference.spec),
+            baseline=REFERENCE,
+            threads=settings.threads,
+            time_s=settings.latency_time_s,
+            seed=settings.seed,
+            progress=site.progress,
+        )
+        base = timings[REFERENCE].latency.p50.value
+        write_json(folder / "latency.json", {name: base / timing.ratio.value for name, timing in timings.items()})
+
+    key = {"files": [made.sha256 for made in (reference, *files)], "time": settings.latency_time_s}
+    latencies = json.loads((site.stage("latency", key, time) / "latency.json").read_text())
+    base = scored(reference)
+    return [
+        Point(
+            name=made.name,
+            latency_ms=latencies[made.name],
+            drop=compare(scored(made), base, workload.task).drop,
+            size_bytes=made.path.stat().st_size,
+        )
+        for made in files
+    ]
+
+
+def _tested(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, Any]:
+    """The front on the test split, which nothing has looked at before."""
+
+    def make(folder: Path) -> None:
+        found = validate(
+            {made.name: made.path for made in (reference, *files)},
+            site.workload.splits.test,
+            site.workload.task,
+            spec=reference.spec,
+            baseline=REFERENCE,
+            threads=site.settings.threads,
+            time_s=site.settings.latency_time_s,
+            seed=site.settings.seed,
+            progress=site.progress,
+        )
+        rows = {row.file: row.to_dict() for row in found.rows}
+        write_json(folder / "test.json", {"rows": rows, "environment": describe()})
+
+    key = {"files": [made.sha256 for made in (reference, *files)], "time": site.settings.latency_time_s}
+    found: dict[str, Any] = json.loads((site.stage("test", key, make) / "test.json").read_text())
+    return found
