@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,11 +26,14 @@ from edgekit.cli.options import (
     providers,
 )
 from edgekit.errors import EdgekitError
-from edgekit.report import stage_table
-from edgekit.units import format_duration, parse_duration_s
+from edgekit.report import interval, stage_table
+from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
 from edgekit.workload import WorkloadConfig, load_workload
 
 BUDGET_MISSED = 3
+
+if TYPE_CHECKING:  # It needs optuna, and --help need not wait for it.
+    from edgekit.search import Front
 
 
 def compress(
@@ -139,8 +144,10 @@ def compress(
         folder = out or RUNS / workload.name
         if on is not None and costs is None:
             settings = replace(settings, costs=str(folder / "costs.json"), host=on)
-        report = run(workload, budget, settings, out=folder, progress=progress)
-    _end(report.to_dict(), json=json)
+        report = run(workload, budget, settings, out=folder, progress=progress).to_dict()
+    points = _front(report, config)
+    points.save(folder)
+    _end(report, points, folder, json=json)
 
 
 def demo(
@@ -164,8 +171,31 @@ def demo(
     settings = Settings(threads=threads, providers=providers(provider), latency_time_s=8.0)
     with show.progress(quiet=json) as progress:
         workload = digits_workload(out, progress=progress)
-        report = run(workload, budget, settings, out=out, progress=progress)
-    _end(report.to_dict(), json=json)
+        report = run(workload, budget, settings, out=out, progress=progress).to_dict()
+    _end(report, None, out, json=json)
+
+
+def _draw(points: Front, folder: Path) -> None:
+    """What else there is to choose from, as the selection split has it."""
+    from edgekit.report import scatter
+
+    for line in scatter(points.marks, x="ms", y=f"drop ({points.unit}, selection)"):
+        show.out.print(line, markup=False)
+    show.table(
+        "front: none of these is beaten in latency, drop and size together",
+        ("point", "file", "latency", "drop", "size"),
+        [
+            (
+                str(number),
+                each.point.name,
+                format_latency(each.point.latency_ms),
+                interval(each.point.drop.to_dict(), 2),
+                format_bytes(each.point.size_bytes),
+            )
+            for number, each in enumerate(points.members, 1)
+        ],
+    )
+    show.out.print(f"to bundle another one: edgekit bundle --run {shlex.quote(str(folder))} --point N\n", markup=False)
 
 
 def _positive(value: float, where: str) -> float:
@@ -174,11 +204,42 @@ def _positive(value: float, where: str) -> float:
     return value
 
 
-def _end(report: dict[str, Any], *, json: bool) -> None:
+def _front(report: Mapping[str, Any], config: WorkloadConfig) -> Front:
+    """The front of a run with what it takes to bundle any of its points later."""
+    from edgekit.search import Front, Member
+    from edgekit.search.record import point_from
+
+    members = tuple(map(Member.from_dict, report["front"]))
+    names = {each.point.name for each in members}
+    return Front(
+        name=report["name"],
+        metric=report["metric"],
+        unit=report["unit"],
+        workload=config,
+        members=members,
+        others=tuple(
+            point_from(
+                {
+                    "name": each["file"],
+                    "latency_ms": each["selection_latency_ms"],
+                    "drop": each["selection_drop"],
+                    "size_bytes": each["size_bytes"],
+                }
+            )
+            for each in report["candidates"]
+            if each["file"] not in names
+        ),
+        reference={"what": "the original, fp32"},
+    )
+
+
+def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bool) -> None:
     if json:
         show.data(report)
     else:
         show.table(f"{report['name']}: test split, ONNX Runtime", *stage_table(report))
+        if points is not None and len(points.members) > 1:
+            _draw(points, folder)
         for row in report["providers"]:
             show.out.print(f"{row['provider']}: {row['status']}", markup=False)
         show.facts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
 from edgekit.device.environment import describe
 from edgekit.report import ProviderRow, Report, StageRow, Verdict
+from edgekit.search import Member, Point, front
 from edgekit.stats import Estimate
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_latency
@@ -63,6 +65,7 @@ def finish(
     half, provider_rows = _providers(run, source)
     row = next(row for row in rows if row.stage == chosen.file.stage)
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
+    best = _front(root, candidates, final["rows"])
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
     )
@@ -85,9 +88,11 @@ def finish(
                 "round": c.round,
                 "selection_drop": c.drop.to_dict(),
                 "selection_latency_ms": c.latency_ms,
+                "size_bytes": c.file.path.stat().st_size,
             }
             for c in candidates
         ],
+        front=[each.to_dict() for each in best],
         notes=list(notes),
         environment=final["environment"],
         seconds=dict(run.seconds),
@@ -133,6 +138,32 @@ def _excess(candidate: Candidate, budget: Budget) -> float:
     if budget.max_size_bytes is not None:
         shares.append(size / budget.max_size_bytes - 1)
     return max(shares)
+
+
+def _front(root: Path, candidates: Sequence[Candidate], tested: Mapping[str, Any]) -> list[Member]:
+    """The candidates that no other one beats, by what the selection split and the device say, the fastest first."""
+    by_name = {candidate.file.stage: candidate for candidate in candidates}
+    points = [
+        Point(name=name, latency_ms=c.latency_ms, drop=c.drop, size_bytes=c.file.path.stat().st_size)
+        for name, c in by_name.items()
+    ]
+
+    def member(point: Point) -> Member:
+        candidate = by_name[point.name]
+        plan = candidate.file.details.get("plan")
+        source = f"pruned-{candidate.round}" if candidate.round else "fp32"
+        return Member(
+            point=point,
+            file=os.path.relpath(candidate.file.path, root),
+            source=os.path.relpath(by_name[source].file.path, root),
+            sha256=candidate.file.sha256,
+            precision="int8" if plan else "fp32",
+            target=plan["target"] if plan else "any",
+            choices={"round": candidate.round},
+            test=tested.get(point.name, {}),
+        )
+
+    return [member(point) for point in front(points)]
 
 
 def _shown(candidates: Sequence[Candidate], chosen: Candidate) -> list[File]:

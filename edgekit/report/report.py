@@ -104,6 +104,7 @@ class Report:
     choices: Sequence[Mapping[str, Any]]
     rounds: Sequence[Mapping[str, Any]]
     candidates: Sequence[Mapping[str, Any]]
+    front: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
     environment: Mapping[str, Any]
     seconds: Mapping[str, float]

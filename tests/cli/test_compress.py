@@ -1,5 +1,6 @@
 """The main command: one small run, looked at from all sides."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -31,7 +32,8 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_next_commands(run):
     lines = run.answer.out.splitlines()
     assert lines[0].strip() == "net-model: test split, ONNX Runtime"
     report = json.loads((run.folder / "report.json").read_text())
-    table = [line for line in lines if line.startswith("│")]
+    until = next((at for at, line in enumerate(lines) if line.startswith("front: ")), len(lines))
+    table = [line for line in lines[:until] if line.startswith("│")]
     assert len(table) == len(report["stages"])
     for row, line in zip(report["stages"], table, strict=True):
         assert line.split()[1] == row["stage"]
@@ -55,6 +57,29 @@ def test_the_figures_are_those_of_the_files(run):
         assert session.get_inputs()[0].shape[1:] == [3, 16, 16]
     assert stages["fp32"]["metric"]["value"] == 100.0
     assert stages["pruned-1"]["parameters"] < stages["fp32"]["parameters"]
+
+
+def test_any_point_of_the_front_can_be_bundled_later(run, edgekit, tmp_path):
+    report = json.loads((run.folder / "report.json").read_text())
+    points = json.loads((run.folder / "front.json").read_text())["points"]
+    assert [each["name"] for each in points] == [each["name"] for each in report["front"]]
+    figures = {
+        each["file"]: (each["selection_latency_ms"], each["selection_drop"]["value"], each["size_bytes"])
+        for each in report["candidates"]
+    }
+    beaten = {
+        name
+        for name, mine in figures.items()
+        if any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for other in figures.values())
+    }
+    assert {each["name"] for each in points} == set(figures) - beaten
+    number, last = points[-1]["number"], points[-1]
+    answer = edgekit("bundle", "--run", run.folder, "--point", number, "--out", tmp_path / "point.edgekit")
+    assert answer.code == 0, answer.err
+    bundled = load(tmp_path / "point.edgekit")
+    assert bundled.check().samples == 4
+    files = list((tmp_path / "point.edgekit").rglob("*.onnx"))
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in files] == [last["sha256"]]
 
 
 def test_progress_goes_to_stderr_alone(run):

@@ -53,6 +53,7 @@ def report():
         choices=[],
         rounds=[],
         candidates=[],
+        front=[],
         notes=[],
         environment={},
         seconds={"a": 1.0},
