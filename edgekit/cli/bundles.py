@@ -50,7 +50,7 @@ def bundle(
 ) -> None:
     """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors.
 
-    The files are named, or are those of a point on the front that a search has found.
+    The files are named, or are those of a point on the front that `search` or `compress` left.
 
     Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
     -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3

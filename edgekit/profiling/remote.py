@@ -26,7 +26,7 @@ from edgekit.device.timing import SWEEPS, WORK, progress_of, sweeps_of
 from edgekit.errors import EdgekitError
 from edgekit.progress import Progress, silent
 
-LIGHT_ROOMS = ("__init__", "errors", "progress", "spec", "stats", "store", "units", "device")
+LIGHT_ROOMS = ("__init__", "choices", "errors", "progress", "spec", "stats", "store", "units", "device")
 """What `edgekit.device` is made of: layers 1 and 2."""
 OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
 CONNECTION_LOST = 255

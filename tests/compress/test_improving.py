@@ -63,6 +63,7 @@ def test_data():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_int8_that_loses_too_much_is_improved_and_the_rungs_are_told(tmp_path):
     path = tmp_path / "project.py"

@@ -11,6 +11,7 @@ import pytest
 REPORT = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
 UPPER = "import json, sys; print(json.dumps(sorted(name for name in sys.modules if name.startswith('edgekit.'))))"
 ALLOWED_EDGEKIT = (
+    "edgekit.choices",
     "edgekit.device",
     "edgekit.errors",
     "edgekit.spec",

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from dataclasses import replace
@@ -162,9 +163,11 @@ def test_the_rooms_that_travel_are_all_that_is_needed(tmp_path):
     assert {name.split("/")[1].removesuffix(".py") for name in names} == set(remote.LIGHT_ROOMS)
     (tmp_path / "code.zip").write_bytes(light_rooms())
     code = "import edgekit, edgekit.device.__main__ as m; print(edgekit.__file__); m.main(['profile', '-h'])"
+    # Without `site`: an editable install would lend what the zip lacks.
+    places = [tmp_path / "code.zip", sysconfig.get_path("purelib")]
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "code.zip")},
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
         cwd=tmp_path,
         capture_output=True,
         text=True,

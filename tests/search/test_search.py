@@ -190,6 +190,7 @@ def test_a_network_that_cannot_be_built_is_an_answer_too(quick, config_for, tmp_
     assert len(front.details["trials"]) == 8
 
 
+@pytest.mark.slow
 def test_a_teacher_is_the_reference_and_weights_are_a_start(project, quick, config_for, tmp_path):
     given = f"{project}:teacher"
     front = search(config_for(), quick(teacher=given, weights=given, trials=2, rungs=1, finalists=1), out=tmp_path)

@@ -153,6 +153,7 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
+@pytest.mark.slow
 def test_the_script_makes_measures_and_tells(model, tmp_path):
     out, kept = tmp_path / "quantizers.json", tmp_path / "kept"
     words = [model, "--also", f"copy={model}", "--time", "1", "--keep", kept, "--json", out]
@@ -190,6 +191,7 @@ def test_the_script_makes_measures_and_tells(model, tmp_path):
         assert str(folder) not in out.read_text()
 
 
+@pytest.mark.slow
 def test_with_a_workload_the_metric_is_there_and_a_file_of_ours_stands_once(tool, only, workload, tmp_path, capsys):
     first, second, kept = tmp_path / "first.json", tmp_path / "second.json", tmp_path / "kept"
     common = [*workload, "--time", "0.3"]

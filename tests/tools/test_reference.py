@@ -63,6 +63,7 @@ def photos(tmp_path, monkeypatch) -> dict[str, list[np.ndarray]]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [
