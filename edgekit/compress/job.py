@@ -20,6 +20,7 @@ from edgekit.compress.stages import (
     File,
     exported_file,
     improved_file,
+    in_terms_of,
     quantized_file,
     selection_latency,
     selection_score,
@@ -87,6 +88,7 @@ class _Job:
         self.original = exported_file(run, "fp32", run.model, {})
         self.reference = selection_score(run, self.original)
         self.candidates: list[Candidate] = []
+        self.plain_ms: dict[str, float] = {}
 
     def report(self) -> Report:
         """All stages, from the original to the report."""
@@ -152,8 +154,10 @@ class _Job:
         """A file with what the selection split and an interleaved measurement say of it."""
         comparison = compare(selection_score(self.run, file), self.reference, self.run.workload.task)
         files = [*baseline, file] if file.stage not in [each.stage for each in baseline] else list(baseline)
-        latency = selection_latency(self.run, files)
-        return Candidate(file=file, round=pruned_from, drop=comparison.drop, latency_ms=latency[file.stage])
+        found = selection_latency(self.run, files)
+        self.plain_ms = self.plain_ms or found
+        ms = in_terms_of(self.plain_ms, found, _like(file, baseline).stage, file.stage)
+        return Candidate(file=file, round=pruned_from, drop=comparison.drop, latency_ms=ms)
 
     def _judge(self, number: int, model: nn.Module, key: dict[str, Any], baseline: Sequence[File]) -> Outcome:
         exported = exported_file(self.run, f"pruned-{number}", model, key)
@@ -216,6 +220,12 @@ class _Job:
         }
         folder = self.run.stage("price", key, make)
         return Priced.from_dict(json.loads((folder / "priced.json").read_text()), _by_text(possible))
+
+
+def _like(file: File, baseline: Sequence[File]) -> File:
+    """The unpruned file of the same precision: what disturbs one disturbs the other alike."""
+    alike = [each for each in baseline if ("plan" in each.details) == ("plan" in file.details)]
+    return alike[0] if alike else baseline[0]
 
 
 def _said(rung: Mapping[str, Any]) -> str:

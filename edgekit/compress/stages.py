@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,18 @@ def selection_score(run: Run, file: File) -> Score:
         score_on_selection(run.workload, file.path, file.spec, run.settings, run.progress).save(folder)
 
     return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
+
+
+def in_terms_of(first: Mapping[str, float], later: Mapping[str, float], anchor: str, stage: str) -> float:
+    """Milliseconds of a file of a later measurement, had the machine been as fast as in the first.
+
+    A shared machine is faster at one time than at another by more than pruning gains; what both measurements timed,
+    `anchor`, tells by how much.
+
+    >>> in_terms_of({"int8": 1.0}, {"int8": 2.0, "pruned": 1.5}, "int8", "pruned")
+    0.75
+    """
+    return first[anchor] * later[stage] / later[anchor]
 
 
 def selection_latency(run: Run, files: Sequence[File]) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from edgekit.compress import Budget
+from edgekit.compress import Budget, job
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered
 from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step
@@ -132,3 +133,26 @@ def test_screening_closes_in_on_the_boldest_rung_that_should_hold(boldest):
         found += [replace(screened(0.1 if rung <= boldest else 9.0)[0], rung=rung)]
     assert len(found) <= MOST_SCREENED
     assert first_rung(ladder(*[1.0] * 10), found, BUDGET) == max(boldest, 0)
+
+
+def test_a_machine_that_has_become_slow_does_not_make_a_candidate_slow(monkeypatch):
+    """The unpruned files stand in every measurement; a candidate is as fast as it is beside the one like it."""
+    runs = iter([
+        {"fp32": 2.0, "int8": 1.0},
+        {"fp32": 2.0, "int8": 1.0},
+        # Slow for fp32 by half, for int8 by twice as much: one and the same machine, a little later.
+        {"fp32": 3.0, "int8": 2.0, "pruned-1": 1.5},
+        {"fp32": 3.0, "int8": 2.0, "pruned-1-int8": 1.6},
+    ])  # fmt: skip
+    monkeypatch.setattr(job, "selection_latency", lambda *_: next(runs))
+    monkeypatch.setattr(job, "selection_score", lambda *_: None)
+    monkeypatch.setattr(job, "compare", lambda *_: SimpleNamespace(drop=estimate(0.0)))
+    files = {
+        name: SimpleNamespace(stage=name, details={"plan": {}} if "int8" in name else {})
+        for name in ("fp32", "int8", "pruned-1", "pruned-1-int8")
+    }
+    one = object.__new__(job._Job)
+    one.run, one.reference, one.plain_ms = SimpleNamespace(workload=SimpleNamespace(task=None)), None, {}
+    plain = [files["fp32"], files["int8"]]
+    found = [one._candidate(file, plain).latency_ms for file in files.values()]
+    assert found == pytest.approx([2.0, 1.0, 1.0, 0.8])
