@@ -166,6 +166,7 @@ def picture(report: Mapping[str, Any]) -> bytes:
     """Predicted against measured, with the band of the goal, as an SVG."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "edgekit", "font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(5.2, 5), layout="constrained")
@@ -180,6 +181,10 @@ def picture(report: Mapping[str, Any]) -> bytes:
             predicted_us = [row["predicted_us"] for row in rows]
             axes.scatter(measured_us, predicted_us, s=26, color=colour, marker=marker, label=precision, zorder=3)
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured, µs", ylabel="predicted, µs")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.set_minor_formatter("{x:g}")
         axes.legend(frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
