@@ -27,6 +27,7 @@ class Here:
     """This machine is the device: files are timed against each other."""
 
     key: Mapping[str, Any] = {}
+    predicts = False
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings, self.progress = settings, progress
@@ -71,6 +72,8 @@ class Elsewhere:
         request: the file for a request.
         progress: told while the host times pieces.
     """
+
+    predicts = True
 
     def __init__(self, settings: Settings, request: Path, progress: Progress) -> None:
         assert settings.costs is not None
