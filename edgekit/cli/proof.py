@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -17,7 +17,9 @@ from edgekit.report import interval
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
-from edgekit.workload import Answered, Workload, WorkloadConfig, load_data, load_workload
+
+if TYPE_CHECKING:
+    from edgekit.workload import Workload, WorkloadConfig
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
 Time = Annotated[str, typer.Option(help="How long to measure: 10s, 1m.", rich_help_panel=HOW)]
@@ -44,6 +46,7 @@ def validate(
     -f model.int8.onnx
     """
     from edgekit.validate import validate as prove
+    from edgekit.workload import load_workload
 
     spec = shared_spec(file)
     workload = load_workload(config)
@@ -153,6 +156,8 @@ def bench(
 
 
 def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:
+    from edgekit.workload import Answered, load_data
+
     if name != "all-test":
         return getattr(workload.splits, name)
     image = None if workload.preprocessing is None else workload.preprocessing.apply
