@@ -44,7 +44,8 @@ def did_you_mean(given: object, known: Iterable[object], otherwise: str = "") ->
     """
     from difflib import get_close_matches
 
-    near = get_close_matches(str(given), list(map(str, known)), n=1)
+    # Of three letters two may not be alike by chance: a tpu is no cpu.
+    near = get_close_matches(str(given), list(map(str, known)), n=1, cutoff=0.7)
     return f"did you mean {near[0]}?" if near else otherwise
 
 

@@ -173,6 +173,8 @@ def _one(name: str, found: ModelFacts, layers: int) -> None:
             **_origin(found),
         },
     )
+    if found.metadata:
+        show.facts("metadata", {name: _short(text) for name, text in found.metadata.items()})
     macs = {name: sum(each.macs or 0 for each in found.layers if each.operator == name) for name in found.operators}
     show.table(
         "operators",
@@ -192,8 +194,9 @@ def _one(name: str, found: ModelFacts, layers: int) -> None:
 
 
 def _by_size(found: ModelFacts, layers: int) -> None:
-    largest = sorted((each for each in found.layers if each.weight_bytes), key=lambda each: -each.weight_bytes)
-    every = sum(each.weight_bytes for each in largest)
+    every = sum(each.weight_bytes for each in found.layers)
+    # Nodes that read a scale or a shape alone are no layers to people.
+    largest = sorted((each for each in found.layers if each.parameters), key=lambda each: -each.weight_bytes)
     show.table(
         f"layers by size: {min(layers, len(largest))} of {len(largest)}",
         ("layer", "operator", "weights", "share", "parameters", "MACs", "computes in"),
@@ -236,7 +239,6 @@ def _origin(found: ModelFacts) -> dict[str, str]:
         "producer": found.producer,
         "external": ", ".join(f"{name} ({size})" for name, size in external.items()),
         "SHA-256": found.sha256,
-        **{name: _short(text) for name, text in found.metadata.items()},
     }
     return {name: text for name, text in rows.items() if text}
 

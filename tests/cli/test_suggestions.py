@@ -36,7 +36,6 @@ def test_a_device_that_resembles_none_brings_up_nothing(edgekit):
         (["export", "{model}", "{data}", "--task", "clasification"], "did you mean classification?"),
         (["prune", "{model}", "{data}", "--drop-block", "blok"], "did you mean block?"),
         (["bench", "{onnx}", "--provider", "cudaa"], "did you mean cuda?"),
-        (["profile", "{onnx}", "--shape", "xx=1x4"], "did you mean x?"),
     ],
 )
 def test_of_what_the_users_files_hold(edgekit, project, tiny, words, near):
@@ -51,4 +50,5 @@ def test_the_nearest_of_numbers_and_names():
     assert did_you_mean(65, [64, 8]) == did_you_mean("65", ["64", "8"])
     assert did_you_mean("conv_2", ["conv_1", "gemm"]) == "did you mean conv_1?"
     assert did_you_mean("relu", ["conv", "gemm"], "look") == "look"
+    assert did_you_mean("tpu", ["cpu", "cuda"]) == ""
     assert str(EdgekitError("x", way_out=did_you_mean("relu", []))) == "x"

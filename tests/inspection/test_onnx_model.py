@@ -310,9 +310,15 @@ def test_a_tensor_that_is_not_as_large_as_it_says_is_refused(saved, tensor, prob
 def test_a_size_that_does_not_fit_and_an_input_that_is_not_there(network):
     with pytest.raises(EdgekitError, match="axis 1 is 5"):
         inspect_onnx(network, shapes={"x": (1, 5, 20)})
-    with pytest.raises(EdgekitError, match="no input xs") as raised:
-        inspect_onnx(network, shapes={"xs": (1, 4, 20)})
-    assert raised.value.way_out == "did you mean x?"
+    with pytest.raises(EdgekitError, match="no input tokens"):
+        inspect_onnx(network, shapes={"tokens": (1, 4, 20)})
+
+
+def test_the_nearest_input_is_named(saved):
+    path = saved([helper.make_node("Relu", ["image"], ["y"])], [value("image", [1])], [value("y", [1])])
+    with pytest.raises(EdgekitError, match="no input imge") as raised:
+        inspect_onnx(path, shapes={"imge": (1,)})
+    assert raised.value.way_out == "did you mean image?"
 
 
 def test_the_facts_are_json(network):
