@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+import typer
 
 from edgekit.errors import EdgekitError
 
@@ -57,6 +58,23 @@ def test_a_library_that_a_command_needs_in_the_end_is_named_alike(edgekit, monke
     assert "(No module named 'optuna')" in answer.err
     monkeypatch.setattr("edgekit.device.doctor", raises(ModuleNotFoundError("no such", name="edgekit.doktor")))
     assert edgekit("doctor").code == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (None, 0),
+        (RuntimeError("a spark"), 1),
+        (typer.BadParameter("no"), 2),
+        (typer.Exit(3), 3),
+        (EdgekitError("got 0"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_each_end_has_its_exit_code(edgekit, monkeypatch, end, code, words):
+    monkeypatch.setattr("edgekit.device.doctor", list if end is None else raises(end))
+    assert edgekit("doctor", *words).code == code
 
 
 @pytest.mark.parametrize(
