@@ -188,3 +188,24 @@ def test_where_the_greedy_way_is_clearly_worse_the_knapsack_has_the_rung():
     ]
     first, *_ = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={"a": "c", "b": "c"}, joint_damage=added_up)
     assert [choice.text for choice in first.choices] == ["c"]
+
+
+def test_a_wide_step_of_the_greedy_way_is_filled_with_what_lies_between():
+    choices = [
+        Choice(action=name, subject=name, text=name, damage=damage, gain_ms=gain, gain_bytes=1)
+        for name, damage, gain in (("a", 0.1, 0.2), ("b", 0.5, 0.4))
+    ]
+    rungs = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={}, joint_damage=added_up)
+    assert [[choice.text for choice in rung.choices] for rung in rungs] == [["a"], ["b"], ["a", "b"]]
+    assert [rung.predicted_ratio for rung in rungs] == pytest.approx([1 / 0.8, 1 / 0.6, 1 / 0.4])
+
+    # Measured together, the two do less damage than the second alone: then that one has no point.
+    joint = {frozenset("a"): 0.1, frozenset("b"): 0.5, frozenset("ab"): 0.4}
+    rungs = ladder(
+        choices,
+        baseline_ms=1.0,
+        baseline_bytes=100,
+        within={},
+        joint_damage=lambda taken: joint[frozenset(choice.text for choice in taken)],
+    )
+    assert [[choice.text for choice in rung.choices] for rung in rungs] == [["a"], ["a", "b"]]
