@@ -79,6 +79,15 @@ def compress(
     rounds: Annotated[
         int, typer.Option(help="Most rounds of pruning and recovery; 0 only quantizes.", rich_help_panel=HOW)
     ] = 4,
+    resolution: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="HEIGHT",
+            help="Images may be scaled down to this height (in proportion) before the network sees them; part of the "
+            "file, so that apps feed what they fed. May be given several times.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     epochs: Annotated[
         float, typer.Option(help="Most epochs of one recovery; the time may allow fewer.", rich_help_panel=HOW)
     ] = 12.0,
@@ -134,6 +143,7 @@ def compress(
         ranges=ranges,
         placement=placement,
         max_rounds=rounds,
+        resolutions=tuple(resolution or ()),
         recovery_epochs=_positive(epochs, "--epochs"),
         learning_rate=_positive(learning_rate, "--learning-rate"),
         optimizer=optimizer,

@@ -44,6 +44,12 @@ def prune(
             "times."
         ),
     ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HEIGHT", help="Scale images down to this height (in proportion) before the network sees them."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -78,7 +84,16 @@ def prune(
     coupling = room.analyse(model, example)
     batches = list(loader(workload.splits.calibration, 64, model=model, limit=IMPORTANCE_SAMPLES))
     ranked = room.importance(model, coupling, method=importance, batches=batches, loss=workload.task.loss)
-    plan = room.plan(coupling, ranked, keep=keep, scope=scope, grid=grid, drop_blocks=tuple(drop_block or ()))
+    scaled = room.resolutions(model, example, [] if resolution is None else [resolution])
+    plan = room.plan(
+        coupling,
+        ranked,
+        keep=keep,
+        scope=scope,
+        grid=grid,
+        drop_blocks=tuple(drop_block or ()),
+        resolution=scaled[0] if scaled else None,
+    )
     if dry_run:
         if json:
             show.data({"coupling": coupling.to_dict(), "plan": plan.to_dict()})

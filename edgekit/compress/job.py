@@ -27,7 +27,7 @@ from edgekit.compress.stages import (
 )
 from edgekit.errors import PruneError
 from edgekit.progress import Progress, silent
-from edgekit.prune import Action, Coupling, actions, analyse, importance
+from edgekit.prune import Action, Coupling, actions, analyse, importance, resolutions
 from edgekit.report import Report
 from edgekit.store import Store, write_json
 from edgekit.validate import compare
@@ -182,7 +182,7 @@ class _Job:
         except PruneError as error:
             notes.append(f"not pruned: {error.problem}")
             return None
-        if not coupling.groups and not coupling.blocks:
+        if not (coupling.groups or coupling.blocks or self.run.settings.resolutions):
             reasons = "; ".join(f"{what}: {why}" for what, why in coupling.frozen[:3])
             notes.append(f"not pruned: everything is frozen ({reasons})")
             return None
@@ -205,7 +205,9 @@ class _Job:
             batches=batches,
             loss=self.run.workload.task.loss,
         )
-        possible = actions(coupling, ranked, grid=self.run.settings.channel_grid)
+        settings, example = self.run.settings, self.run.workload.example(2)
+        sizes = resolutions(self.run.model, example, settings.resolutions)
+        possible = actions(coupling, ranked, grid=settings.channel_grid, resolutions=sizes)
 
         def make(folder: Path) -> None:
             priced = price(self.run, self.original, int8, possible, coupling)

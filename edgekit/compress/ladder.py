@@ -8,6 +8,7 @@ single damages, in milliseconds. The rungs are one plan for each step in speed: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -90,7 +91,7 @@ def ladder(
     book = _Book(choices=tuple(choices), ms=baseline_ms, size=baseline_bytes, within=within, joint_damage=joint_damage)
     if max_bytes is not None and max_bytes < baseline_bytes:
         return _spaced(book.grown(max_bytes), first=0.0)
-    return book.filled(book.grown(baseline_bytes))
+    return book.filled(book.grown(math.inf if max_bytes is None else max_bytes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class _Book(Generic[A]):
             predicted_bytes=self.size - _saved_bytes(taken),
         )
 
-    def grown(self, limit: int) -> list[Rung[A]]:
+    def grown(self, limit: float) -> list[Rung[A]]:
         """Choice by choice, a plan after each; none before the size is within `limit`."""
         taken: tuple[Choice[A], ...] = ()
         plans: list[Rung[A]] = []

@@ -30,6 +30,7 @@ class Settings:
         optimizer: of a recovery: `sgd` or `adamw`.
         batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
+        resolutions: heights in pixels that images may be scaled down to; none leaves them as they come.
         latency_time_s: time of the final interleaved latency measurement.
         costs: file of what pieces of networks cost on the device (`edgekit profile`); None where this machine is the
             device.
@@ -53,6 +54,7 @@ class Settings:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     batch_size: int = 128
     max_rounds: int = 4
+    resolutions: tuple[int, ...] = ()
     latency_time_s: float = 20.0
     costs: str | None = None
     host: str | None = None
@@ -100,4 +102,9 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return {**asdict(self), "providers": list(self.providers), "grid": self.channel_grid}
+        return {
+            **asdict(self),
+            "providers": list(self.providers),
+            "resolutions": list(self.resolutions),
+            "grid": self.channel_grid,
+        }

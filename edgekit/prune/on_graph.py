@@ -33,9 +33,13 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
         plan: what to remove.
 
     Raises:
-        PruneError: the graph holds a tensor of the plan in another form (recurrent weights are packed by gate), or its
-            shapes no longer agree; export the pruned network instead.
+        PruneError: the graph holds a tensor of the plan in another form (recurrent weights are packed by gate), its
+            shapes no longer agree, or the plan scales images; export the pruned network instead.
     """
+    if plan.resolution is not None:
+        raise PruneError(
+            str(plan.resolution), where="prune_graph", rule="images as they come", way_out="export the pruned network"
+        )
     twin = model.clone()
     graph = twin.graph
     _check_recurrent(graph, plan.slices)
