@@ -18,7 +18,7 @@ def test_where_it_is_allowed_it_is_priced_recovered_and_part_of_the_file(project
     )
     # The grid leaves no width to decide about.
     settings = Settings(
-        resolutions=(16,), grid=64, max_rounds=1, recovery_epochs=1, latency_time_s=0.5, batch_size=64, placement="rules"
+        resolutions=(16,), grid=64, max_rounds=1, recovery_epochs=1, latency_time_s=0.5, placement="rules"
     )
     report = compress(workload, Budget(max_drop=90.0, time_s=60.0), settings, out=tmp_path / "run")
     assert [choice["text"] for choice in report.choices[0]["choices"]] == ["input: 24x24 -> 16x16"]
