@@ -1,22 +1,17 @@
-"""`edgekit validate` and `edgekit bench`: the proof, file by file."""
+"""`edgekit validate`: the proof, file by file."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 from edgekit.cli import show
 from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.options import HOW, AsJson, Provider, Threads, providers
-from edgekit.errors import EdgekitError
 from edgekit.report import interval
-from edgekit.spec import Feeds, IOSpec
-from edgekit.store import write_json
-from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
+from edgekit.units import format_bytes, format_latency, parse_duration_s
 from edgekit.workload import Answered, Workload, WorkloadConfig, load_data, load_workload
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
@@ -86,72 +81,6 @@ def validate(
         show.out.print(f"{missing.provider}: unavailable: {missing.reason}", markup=False)
 
 
-def bench(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline.")],
-    provider: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.", rich_help_panel=HOW)] = "cpu",
-    threads: Threads = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Samples a run.", rich_help_panel=HOW)] = 1,
-    time: Time = "10s",
-    data: Annotated[
-        Path | None, typer.Option(help="An .npz with the inputs by name; random numbers without it.")
-    ] = None,
-    raw: Annotated[Path | None, typer.Option(help="Write every sample to this JSON file.")] = None,
-    json: AsJson = False,
-) -> None:
-    """Time ONNX files in interleaved rounds on the same input, with intervals and a verdict.
-
-    All files are measured in one run, in random order, so that a noisy machine treats them alike. A percentile without
-    enough samples is not shown.
-
-    Example: edgekit bench model.onnx model.int8.onnx --time 20s
-    """
-    from edgekit.device import describe
-    from edgekit.validate import latency_table
-
-    spec = shared_spec(files, provider)
-    feeds = _random_feeds(spec, batch) if data is None else _given_feeds(data)
-    spec.check_feeds(feeds)
-    with show.progress(quiet=json) as progress:
-        timings = latency_table(
-            named(files),
-            feeds,
-            baseline=next(iter(named(files))),
-            provider=provider,
-            threads=threads,
-            time_s=parse_duration_s(time, "--time"),
-            progress=progress,
-        )
-    if raw is not None:
-        write_json(raw, {name: timing.latency.to_dict(raw=True) for name, timing in timings.items()})
-    if json:
-        show.data({"environment": describe(), "files": {name: timing.to_dict() for name, timing in timings.items()}})
-        return
-    rows = []
-    for name, timing in timings.items():
-        p90, p99 = timing.latency.p90, timing.latency.p99
-        rows.append(
-            (
-                name,
-                f"{format_latency(timing.latency.p50.value)} ",
-                "n too small" if p90 is None else format_latency(p90),
-                "n too small" if p99 is None else format_latency(p99),
-                str(len(timing.latency.samples_ms)),
-                interval(timing.ratio.to_dict(), 3, "×"),
-                timing.verdict,
-            )
-        )
-    about = describe()
-    show.table(
-        f"{provider}, {threads} thread{'s' if threads > 1 else ''}, batch {batch}",
-        ("file", "p50", "p90", "p99", "n", "vs first [95 %]", "verdict"),
-        rows,
-    )
-    show.out.print(
-        f"{about['cpu']['model']}; measured for {format_duration(parse_duration_s(time))} at most",
-        markup=False,
-    )
-
-
 def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:
     if name != "all-test":
         return getattr(workload.splits, name)
@@ -165,32 +94,3 @@ def _where(providers_of: Any) -> str:
         f"{provider.removesuffix('ExecutionProvider')} {sum(counts.values())}"
         for provider, counts in providers_of.items()
     )
-
-
-def _random_feeds(spec: IOSpec, batch: int) -> Feeds:
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for tensor in spec.inputs:
-        open_sizes = [size for size in tensor.shape[1:] if isinstance(size, str)]
-        if open_sizes:
-            raise EdgekitError(
-                f"input {tensor.name!r} has open sizes {', '.join(open_sizes)}",
-                where="bench",
-                rule="inputs without a fixed size need data",
-                way_out="--data inputs.npz",
-            )
-        shape = [batch if isinstance(size, str) else size for size in tensor.shape]
-        integer = np.issubdtype(np.dtype(tensor.dtype), np.integer)
-        feeds[tensor.name] = (np.ones(shape) if integer else rng.standard_normal(shape)).astype(tensor.dtype)
-    return feeds
-
-
-def _given_feeds(path: Path) -> Feeds:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    # A single array, as in an .npy, is no context manager: TypeError.
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise EdgekitError(
-            f"cannot read {path}: {error}", where="--data", rule="an .npz with one array for each input"
-        ) from error
