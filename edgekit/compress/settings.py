@@ -31,6 +31,7 @@ class Settings:
         batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
         latency_time_s: time of the final interleaved latency measurement.
+        robustness_time_s: time for the final passes over perturbed test samples; 0 for none.
         costs: file of what pieces of networks cost on the device (`edgekit profile`); None where this machine is the
             device.
         host: `user@host` of the device, for pieces that have no costs; they are timed over ssh and added to `costs`.
@@ -54,6 +55,7 @@ class Settings:
     batch_size: int = 128
     max_rounds: int = 4
     latency_time_s: float = 20.0
+    robustness_time_s: float = 20.0
     costs: str | None = None
     host: str | None = None
     python: str = "python3"
