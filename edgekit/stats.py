@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
 RESAMPLES = 2000
+Z = NormalDist().inv_cdf(0.975)
+"""Standard errors on either side of a normal estimate that make a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +215,70 @@ def percentile(samples: np.ndarray, q: float) -> float | None:
 def needed_samples(q: float) -> int:
     """How many samples the q-th percentile needs; see `percentile`."""
     return math.ceil(round(math.log(0.05) / math.log(q / 100), 9))
+
+
+def simultaneous_z(comparisons: int) -> float:
+    """The `Z` with which that many independent intervals hold all together with 95 % (Z. Šidák, 1967).
+
+    >>> round(simultaneous_z(1), 2), round(simultaneous_z(10), 2)
+    (1.96, 2.8)
+    """
+    return NormalDist().inv_cdf((1 + 0.95 ** (1 / max(comparisons, 1))) / 2)
+
+
+def share(count: int, n: int) -> Estimate:
+    """`count` of `n` in percent, with the score interval of E. B. Wilson (1927), which holds near 0 and 100 % too.
+
+    L. D. Brown, T. T. Cai and A. DasGupta, *Interval Estimation for a Binomial Proportion* (2001) recommend it.
+
+    >>> share(0, 10).value, round(share(0, 10).high, 1)
+    (0.0, 27.8)
+    """
+    if not 0 <= count <= n or n < 1:
+        raise ValueError(f"{count} of {n} is no share")
+    centre = (count + Z**2 / 2) / (n + Z**2)
+    half = Z * math.sqrt(count * (n - count) / n + Z**2 / 4) / (n + Z**2)
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    # Exactly 0 and 1 at the ends, where rounding would leave the value outside of its interval.
+    return Estimate(
+        value=100 * count / n, low=100 * low if count else 0.0, high=100 * high if count < n else 100.0, n=n
+    )
+
+
+def paired_loss(lost: int, won: int, n: int, *, z: float = Z) -> Estimate:
+    """The share of `n` pairs that one side loses, in points of 100: (`lost` - `won`) / `n`, and its interval.
+
+    Half a pair is added to each of the four cells, as A. Agresti and Y. Min recommend (*Simple improved confidence
+    intervals for comparing matched proportions*, Statistics in Medicine 24, 2005): the interval has a width where no
+    pair changed, which a bootstrap's has not. It is widened to hold the value itself, which it may leave out at the
+    ends of the scale.
+
+    >>> paired_loss(2, 1, 10).value
+    10.0
+    """
+    if min(lost, won) < 0 or lost + won > n or n < 1:
+        raise ValueError(f"{lost} lost and {won} won of {n} pairs")
+    value, centre = (lost - won) / n, (lost - won) / (n + 2)
+    half = z * math.sqrt(lost + won + 1 - (lost - won) ** 2 / (n + 2)) / (n + 2)
+    low, high = min(max(centre - half, -1.0), value), max(min(centre + half, 1.0), value)
+    return Estimate(value=100 * value, low=100 * low, high=100 * high, n=n)
+
+
+def resampled_sums(rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Sums over `rows` [n, k], drawn again with replacement: float64 [RESAMPLES, k].
+
+    For statistics that are functions of sums, such as ratios; the same `seed` and n draw the same rows.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(rows)
+    step = max(1, 4_000_000 // n)
+    sums = []
+    for start in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - start)
+        drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n)
+        sums.append(counts.astype(np.float64) @ rows)
+    return np.concatenate(sums)
 
 
 def _checked(samples: np.ndarray) -> np.ndarray:

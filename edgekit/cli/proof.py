@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgekit.cli import show
+from edgekit.cli.behaviour import (
+    MaxChurn,
+    MaxEceRise,
+    MaxRobustnessDrop,
+    MaxWorstClassDrop,
+    RobustnessTime,
+    behaviours,
+    gates_of,
+    robustness_time_s,
+    summary,
+)
+from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.options import HOW, AsJson, Provider, Threads, providers
+from edgekit.errors import EdgekitError
 from edgekit.report import interval
 from edgekit.units import format_bytes, format_latency, parse_duration_s
 from edgekit.workload import Answered, Workload, WorkloadConfig, load_data, load_workload
+
+if TYPE_CHECKING:  # It needs onnxruntime, and --help need not wait for it.
+    from edgekit.validate import Validation
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
 Time = Annotated[str, typer.Option(help="How long to measure: 10s, 1m.", rich_help_panel=HOW)]
@@ -31,21 +48,37 @@ def validate(
         Literal["selection", "test", "all-test"],
         typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
     ] = "test",
+    max_churn: MaxChurn = None,
+    max_worst_class_drop: MaxWorstClassDrop = None,
+    max_ece_rise: MaxEceRise = None,
+    max_robustness_drop: MaxRobustnessDrop = None,
+    robustness_time: RobustnessTime = "20s",
     json: AsJson = False,
 ) -> None:
     """Score real ONNX files and compare them with the first: metric, paired drop, agreement, latency, memory, nodes.
+
+    And what changed besides the mean: every class, answers that broke behind an unchanged accuracy, calibration, and
+    what is left under noise, blur, brightness and JPEG. The exit code is 3 if a gate is broken.
 
     Example: edgekit validate net.py:model --train net.py:train_data --test net.py:test_data -f model.onnx
     -f model.int8.onnx
     """
     from edgekit.validate import validate as prove
+    from edgekit.validate.behaviour import Inputs
 
+    gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, max_robustness_drop)
+    perturbing_s = robustness_time_s(robustness_time)
+    if gates and len(file) < 2:
+        raise EdgekitError(
+            "gates, but one file", where="command line", rule="a gate compares a file with the first", way_out="add -f"
+        )
     spec = shared_spec(file)
     workload = load_workload(config)
     with show.progress(quiet=json) as progress:
+        data = _split(config, workload, split)
         found = prove(
             named(file),
-            _split(config, workload, split),
+            data,
             workload.task,
             spec=spec,
             baseline=next(iter(named(file))),
@@ -55,9 +88,26 @@ def validate(
             seed=config.seed,
             progress=progress,
         )
+        inputs = Inputs(data=data, spec=spec, preprocessing=workload.preprocessing, seed=config.seed)
+        changes = behaviours(
+            found,
+            named(file),
+            workload,
+            inputs,
+            gates=gates,
+            time_s=perturbing_s,
+            threads=threads,
+            progress=progress,
+        )
     if json:
-        show.data(found.to_dict())
-        return
+        show.data({**found.to_dict(), "behaviour": changes})
+    else:
+        _print(found, workload, split, changes)
+    if any(not gate["holds"] for each in changes for gate in each["gates"]):
+        raise typer.Exit(BUDGET_MISSED)
+
+
+def _print(found: Validation, workload: Workload, split: str, changes: Sequence[Mapping[str, Any]]) -> None:
     headers = ("file", workload.task.metric, "drop", "agreement %", "p50", "vs first", "verdict", *FOOTPRINT)
     rows = [
         (
@@ -79,6 +129,8 @@ def validate(
     show.table(f"{workload.name}: {split}", headers, rows)
     for missing in found.unavailable:
         show.out.print(f"{missing.provider}: unavailable: {missing.reason}", markup=False)
+    for each in changes:
+        summary(each)
 
 
 def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:

@@ -261,6 +261,47 @@ def test_validate_prints_a_table_of_the_half_that_is_test(done, project, origina
     assert "validating" not in answer.out
 
 
+def test_validate_says_what_changed_besides_the_mean(edgekit, project, original, int8, answers):
+    words = ["--file", original.path, "--file", int8.path, "--split", "all-test", "--time", "1s"]
+    gates = ["--max-churn", "0", "--max-worst-class-drop", "100", "--max-robustness-drop", "100"]
+    answer = edgekit("validate", *project.words, *words, *gates, "--robustness-time", "2s", "--json")
+    (about,) = answer.json["behaviour"]
+    x, labels = project.source.test_data().tensors
+    before, after = (answers(path, x).argmax(1) for path in (original.path, int8.path))
+    assert about["churn"]["counts"] == {
+        "n": 96,
+        "changed": int((before != after).sum()),
+        "fixed": int(((before != labels.numpy()) & (after == labels.numpy())).sum()),
+        "broken": int(((before == labels.numpy()) & (after != labels.numpy())).sum()),
+        "both_wrong": 0,
+    }
+    assert [row["name"] for row in about["classes"]["rows"]] == ["ant", "bee", "cat", "dog"]
+    assert 0 < about["robustness"]["n"] <= 96
+    churn, worst, robustness = about["gates"]
+    assert (churn["gate"], churn["holds"]) == ("max_churn", bool((before == after).all()))
+    assert (worst["holds"], robustness["holds"]) == (True, True)
+    assert answer.code == (0 if churn["holds"] else 3)
+    assert all(len(each["picture"]) <= 2048 for each in about["broken_samples"]["shown"])
+
+
+def test_a_broken_gate_of_validate_is_named_and_is_an_exit_code(edgekit, project, original, int8):
+    words = ["--file", original.path, "--file", int8.path, "--time", "1s", "--robustness-time", "0"]
+    answer = edgekit("validate", *project.words, *words, "--max-robustness-drop", "1", "--max-churn", "100")
+    assert answer.code == 3
+    for text in (
+        "original.int8 against original: what changed besides the mean (n = 48)",
+        "churn, %",
+        "drop of the worst class: ",
+        "rise of ECE, points",
+        "robustness: not measured: no time was given for it",
+        "gate BROKEN: robustness drop, points: not measured, at most 1.00",
+        "gate holds: churn, percent: ",
+    ):
+        assert text in answer.out
+    alone = edgekit("validate", *project.words, "--file", original.path, "--max-churn", "1")
+    assert (alone.code, "gates, but one file" in alone.err) == (4, True)
+
+
 def test_bench_measures_all_files_in_one_run(done, original, int8, bundle, tmp_path):
     words = [original.path, int8.path, bundle.folder, "--time", "0.5s", "--batch", "2", "--starts", "1"]
     answer = done("bench", *words, "--raw", tmp_path / "raw.json", "--json")
