@@ -23,14 +23,74 @@ def test_interval_of_a_mean_is_close_to_the_normal_theory():
     assert estimate.n == 5000
 
 
-def test_paired_ratio_is_blind_to_a_drift_that_both_share():
-    rng = np.random.default_rng(1)
-    drift = np.linspace(1, 3, 80)
-    baseline = 2.0 * drift * rng.normal(1, 0.01, 80)
-    candidate = 1.0 * drift * rng.normal(1, 0.01, 80)
-    ratio = stats.median_ratio(baseline, candidate)
-    assert ratio.low <= 2.0 <= ratio.high
-    assert ratio.high - ratio.low < 0.02
+def autoregressive(rng, n, coefficient):
+    """Noise in which each value takes `coefficient` of the one before."""
+    noise = rng.standard_normal(n + 100)
+    for index in range(1, len(noise)):
+        noise[index] += coefficient * noise[index - 1]
+    return noise[100:]
+
+
+def test_the_interval_of_correlated_noise_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    series = [autoregressive(rng, 300, 0.7) for _ in range(120)]
+    plain = np.mean([stats.median(one).low <= 0 <= stats.median(one).high for one in series])
+    blocks = np.mean([(e := stats.grouped_median(one)).low <= 0 <= e.high for one in series])
+    assert plain < 0.75  # As if 300 neighbours were 300 samples.
+    assert blocks > 0.85
+
+
+def test_blocks_are_single_samples_where_neighbours_are_strangers():
+    rng = np.random.default_rng(4)
+    lengths = [stats.block_length(rng.standard_normal(500)) for _ in range(20)]
+    assert np.median(lengths) <= 3
+    alike = [stats.block_length(autoregressive(rng, 500, 0.8)) for _ in range(20)]
+    assert np.median(alike) >= 8
+    assert stats.block_length(np.ones(50)) == 1
+
+
+def test_one_group_of_strangers_is_the_plain_bootstrap():
+    samples = np.random.default_rng(5).standard_normal(2000)
+    estimate = stats.grouped_mean(samples)
+    half = 1.96 * samples.std(ddof=1) / np.sqrt(len(samples))
+    assert estimate.value == pytest.approx(samples.mean())
+    assert estimate.high - estimate.low == pytest.approx(2 * half, rel=0.15)
+    assert stats.grouped_median(samples).value == np.median(samples)
+
+
+def test_groups_that_differ_widen_the_interval():
+    rng = np.random.default_rng(6)
+    groups = [level + 0.01 * rng.standard_normal(100) for level in (1.0, 1.1, 1.3)]
+    estimate = stats.grouped_median(np.concatenate(groups), (100, 100, 100))
+    assert estimate.value == pytest.approx(np.mean([np.median(group) for group in groups]))
+    # It holds the whole range of the groups: with three of them, the truth may be any of them.
+    assert estimate.low < 1.0
+    assert estimate.high > 1.3
+    apart = [stats.grouped_median(group) for group in groups]
+    assert max(one.high - one.low for one in apart) < 0.02
+    with pytest.raises(ValueError, match="groups"):
+        stats.grouped_median(np.ones(5), (2, 2))
+
+
+def test_the_interval_of_a_percentile_holds_the_truth():
+    rng = np.random.default_rng(7)
+    inside = []
+    for _ in range(60):
+        found = stats.grouped_percentile(rng.exponential(1.0, 3000), 300, 90)
+        inside.append(found.low <= -np.log(0.1) <= found.high)
+    assert np.mean(inside) > 0.88
+    samples = rng.exponential(1.0, 3000)
+    assert stats.grouped_percentile(samples, 300, 90).value == pytest.approx(np.percentile(samples, 90))
+
+
+def test_a_percentile_that_one_bad_moment_made_has_no_interval():
+    samples = np.ones((300, 10)) + 0.01 * np.random.default_rng(8).standard_normal((300, 10))
+    samples[150:154] += 5.0  # 40 of 3,000 samples: more than 1 %, all of them neighbours.
+    assert stats.percentile(samples.ravel(), 99) > 5
+    assert stats.grouped_percentile(samples.ravel(), 300, 99) is None
+    assert stats.grouped_percentile(samples.ravel()[:200], 20, 99) is None
+    with pytest.raises(ValueError, match="3000 samples of 7 rounds"):
+        stats.grouped_percentile(samples.ravel(), 7, 90)
 
 
 @pytest.mark.parametrize(("q", "n"), [(90, 29), (99, 299), (99.9, 2995)])
@@ -52,5 +112,3 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
 def test_wrong_shapes_are_refused(samples):
     with pytest.raises(ValueError, match="one-dimensional"):
         stats.mean(samples)
-    with pytest.raises(ValueError, match="equal lengths"):
-        stats.median_ratio(np.ones(3), np.ones(4))

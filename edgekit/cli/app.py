@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import edgekit
-from edgekit.cli import bundles, compressing, inspecting, machine, proof, quantizing, searching, stages
+from edgekit.cli import benching, bundles, compressing, inspecting, machine, proof, quantizing, searching, stages
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(stages.export),
         takes_workload(quantizing.quantize),
     ),
-    "The proof": (takes_workload(proof.validate), proof.bench),
+    "The proof": (takes_workload(proof.validate), benching.bench),
     "Bundles and devices": (
         takes_workload(bundles.bundle),
         inspecting.inspect,

@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekit.cli import show
+from edgekit.cli.behaviour import (
+    MaxChurn,
+    MaxEceRise,
+    MaxRobustnessDrop,
+    MaxWorstClassDrop,
+    RobustnessTime,
+    gates_of,
+    robustness_time_s,
+    summary,
+)
 from edgekit.cli.options import (
     HOW,
     LIMITS,
@@ -51,6 +61,10 @@ def compress(
     max_size_mb: Annotated[
         float | None, typer.Option(help="Largest ONNX file, in megabytes (10^6 bytes).", rich_help_panel=LIMITS)
     ] = None,
+    max_churn: MaxChurn = None,
+    max_worst_class_drop: MaxWorstClassDrop = None,
+    max_ece_rise: MaxEceRise = None,
+    max_robustness_drop: MaxRobustnessDrop = None,
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = "x86-vnni",
     threads: Threads = 1,
@@ -79,6 +93,15 @@ def compress(
     rounds: Annotated[
         int, typer.Option(help="Most rounds of pruning and recovery; 0 only quantizes.", rich_help_panel=HOW)
     ] = 4,
+    resolution: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="HEIGHT",
+            help="Images may be scaled down to this height (in proportion) before the network sees them; part of the "
+            "file, so that apps feed what they fed. May be given several times.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     epochs: Annotated[
         float, typer.Option(help="Most epochs of one recovery; the time may allow fewer.", rich_help_panel=HOW)
     ] = 12.0,
@@ -94,6 +117,7 @@ def compress(
     placement: PlacementBy = "measured",
     optimizer: Annotated[Literal["sgd", "adamw"], typer.Option(help="Of a recovery.", rich_help_panel=HOW)] = "sgd",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
+    robustness_time: RobustnessTime = "20s",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -120,6 +144,7 @@ def compress(
         max_drop=max_drop,
         max_latency_ms=None if max_latency_ms is None else _positive(max_latency_ms, "--max-latency-ms"),
         max_size_bytes=None if max_size_mb is None else round(1e6 * _positive(max_size_mb, "--max-size-mb")),
+        gates=gates_of(max_churn, max_worst_class_drop, max_ece_rise, max_robustness_drop),
         time_s=parse_duration_s(time, "--time"),
     )
     settings = Settings(
@@ -135,10 +160,12 @@ def compress(
         ranges=ranges,
         placement=placement,
         max_rounds=rounds,
+        resolutions=tuple(resolution or ()),
         recovery_epochs=_positive(epochs, "--epochs"),
         learning_rate=_positive(learning_rate, "--learning-rate"),
         optimizer=optimizer,
         batch_size=batch_size,
+        robustness_time_s=robustness_time_s(robustness_time),
     )
     with show.progress(quiet=json) as progress:
         workload = load_workload(config)
@@ -169,7 +196,7 @@ def demo(
     from edgekit.demo import digits_workload
 
     budget = Budget(max_drop=1.0, time_s=parse_duration_s(time, "--time"))
-    settings = Settings(threads=threads, providers=providers(provider), latency_time_s=8.0)
+    settings = Settings(threads=threads, providers=providers(provider), latency_time_s=8.0, robustness_time_s=8.0)
     with show.progress(quiet=json) as progress:
         workload = digits_workload(out, progress=progress)
         report = run(workload, budget, settings, out=out, progress=progress).to_dict()
@@ -239,6 +266,7 @@ def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bo
         show.data(report)
     else:
         show.table(f"{report['name']}: test split, ONNX Runtime", *stage_table(report))
+        summary(report["behaviour"])
         if points is not None and len(points.members) > 1:
             _draw(points, folder)
         for row in report["providers"]:

@@ -42,16 +42,8 @@ def shared_spec(files: Sequence[Path], provider: str = "cpu") -> IOSpec:
     """
     from edgekit.device.session import open_session
 
-    first = spec_of(files[0])
+    first = shared_contract(files)
     for path in files:
-        spec = spec_of(path)
-        if _contract(spec) != _contract(first):
-            raise EdgekitError(
-                f"takes and gives {_contract(spec)}",
-                where=str(path),
-                rule=f"the same as {files[0]}: {_contract(first)}",
-                way_out="compare files that were made from one model",
-            )
         try:
             open_session(path, provider=provider)
         except EdgekitError:
@@ -64,6 +56,33 @@ def shared_spec(files: Sequence[Path], provider: str = "cpu") -> IOSpec:
                 way_out="export it again, or update onnxruntime",
             ) from error
     return first
+
+
+def shared_contract(files: Sequence[Path]) -> IOSpec:
+    """The inputs and outputs that all files have in common, as the files themselves say; ONNX Runtime opens none.
+
+    Raises:
+        EdgekitError: a file is missing, is no ONNX, or takes and gives something else than the first.
+    """
+    first = spec_of(files[0])
+    for path in files:
+        same_contract(spec_of(path), first, path, files[0])
+    return first
+
+
+def same_contract(spec: IOSpec, first: IOSpec, path: Path, baseline: Path) -> None:
+    """Refuse the file at `path` unless it takes and gives what the one at `baseline` does.
+
+    Raises:
+        EdgekitError: it does not.
+    """
+    if _contract(spec) != _contract(first):
+        raise EdgekitError(
+            f"takes and gives {_contract(spec)}",
+            where=str(path),
+            rule=f"the same as {baseline}: {_contract(first)}",
+            way_out="compare files that were made from one model",
+        )
 
 
 def named(files: Sequence[Path]) -> dict[str, Path]:

@@ -1,24 +1,34 @@
-"""`edgekit validate` and `edgekit bench`: the proof, file by file."""
+"""`edgekit validate`: the proof, file by file."""
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 from edgekit.cli import show
+from edgekit.cli.behaviour import (
+    MaxChurn,
+    MaxEceRise,
+    MaxRobustnessDrop,
+    MaxWorstClassDrop,
+    RobustnessTime,
+    behaviours,
+    gates_of,
+    robustness_time_s,
+    summary,
+)
+from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.options import HOW, AsJson, Provider, Threads, providers
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
-from edgekit.spec import Feeds, IOSpec
-from edgekit.store import write_json
-from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
+from edgekit.units import format_bytes, format_latency, parse_duration_s
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # They need torch and onnxruntime, and --help need not wait for them.
+    from edgekit.validate import Validation
     from edgekit.workload import Workload, WorkloadConfig
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
@@ -38,22 +48,38 @@ def validate(
         Literal["selection", "test", "all-test"],
         typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
     ] = "test",
+    max_churn: MaxChurn = None,
+    max_worst_class_drop: MaxWorstClassDrop = None,
+    max_ece_rise: MaxEceRise = None,
+    max_robustness_drop: MaxRobustnessDrop = None,
+    robustness_time: RobustnessTime = "20s",
     json: AsJson = False,
 ) -> None:
     """Score real ONNX files and compare them with the first: metric, paired drop, agreement, latency, memory, nodes.
+
+    And what changed besides the mean: every class, answers that broke behind an unchanged accuracy, calibration, and
+    what is left under noise, blur, brightness and JPEG. The exit code is 3 if a gate is broken.
 
     Example: edgekit validate net.py:model --train net.py:train_data --test net.py:test_data -f model.onnx
     -f model.int8.onnx
     """
     from edgekit.validate import validate as prove
+    from edgekit.validate.behaviour import Inputs
     from edgekit.workload import load_workload
 
+    gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, max_robustness_drop)
+    perturbing_s = robustness_time_s(robustness_time)
+    if gates and len(file) < 2:
+        raise EdgekitError(
+            "gates, but one file", where="command line", rule="a gate compares a file with the first", way_out="add -f"
+        )
     spec = shared_spec(file)
     workload = load_workload(config)
     with show.progress(quiet=json) as progress:
+        data = _split(config, workload, split)
         found = prove(
             named(file),
-            _split(config, workload, split),
+            data,
             workload.task,
             spec=spec,
             baseline=next(iter(named(file))),
@@ -63,9 +89,26 @@ def validate(
             seed=config.seed,
             progress=progress,
         )
+        inputs = Inputs(data=data, spec=spec, preprocessing=workload.preprocessing, seed=config.seed)
+        changes = behaviours(
+            found,
+            named(file),
+            workload,
+            inputs,
+            gates=gates,
+            time_s=perturbing_s,
+            threads=threads,
+            progress=progress,
+        )
     if json:
-        show.data(found.to_dict())
-        return
+        show.data({**found.to_dict(), "behaviour": changes})
+    else:
+        _print(found, workload, split, changes)
+    if any(not gate["holds"] for each in changes for gate in each["gates"]):
+        raise typer.Exit(BUDGET_MISSED)
+
+
+def _print(found: Validation, workload: Workload, split: str, changes: Sequence[Mapping[str, Any]]) -> None:
     headers = ("file", workload.task.metric, "drop", "agreement %", "p50", "vs first", "verdict", *FOOTPRINT)
     rows = [
         (
@@ -87,72 +130,8 @@ def validate(
     show.table(f"{workload.name}: {split}", headers, rows)
     for missing in found.unavailable:
         show.out.print(f"{missing.provider}: unavailable: {missing.reason}", markup=False)
-
-
-def bench(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline.")],
-    provider: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.", rich_help_panel=HOW)] = "cpu",
-    threads: Threads = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Samples a run.", rich_help_panel=HOW)] = 1,
-    time: Time = "10s",
-    data: Annotated[
-        Path | None, typer.Option(help="An .npz with the inputs by name; random numbers without it.")
-    ] = None,
-    raw: Annotated[Path | None, typer.Option(help="Write every sample to this JSON file.")] = None,
-    json: AsJson = False,
-) -> None:
-    """Time ONNX files in interleaved rounds on the same input, with intervals and a verdict.
-
-    All files are measured in one run, in random order, so that a noisy machine treats them alike. A percentile without
-    enough samples is not shown.
-
-    Example: edgekit bench model.onnx model.int8.onnx --time 20s
-    """
-    from edgekit.device import describe
-    from edgekit.validate import latency_table
-
-    spec = shared_spec(files, provider)
-    feeds = _random_feeds(spec, batch) if data is None else _given_feeds(data)
-    spec.check_feeds(feeds)
-    with show.progress(quiet=json) as progress:
-        timings = latency_table(
-            named(files),
-            feeds,
-            baseline=next(iter(named(files))),
-            provider=provider,
-            threads=threads,
-            time_s=parse_duration_s(time, "--time"),
-            progress=progress,
-        )
-    if raw is not None:
-        write_json(raw, {name: timing.latency.to_dict(raw=True) for name, timing in timings.items()})
-    if json:
-        show.data({"environment": describe(), "files": {name: timing.to_dict() for name, timing in timings.items()}})
-        return
-    rows = []
-    for name, timing in timings.items():
-        p90, p99 = timing.latency.p90, timing.latency.p99
-        rows.append(
-            (
-                name,
-                f"{format_latency(timing.latency.p50.value)} ",
-                "n too small" if p90 is None else format_latency(p90),
-                "n too small" if p99 is None else format_latency(p99),
-                str(len(timing.latency.samples_ms)),
-                interval(timing.ratio.to_dict(), 3, "×"),
-                timing.verdict,
-            )
-        )
-    about = describe()
-    show.table(
-        f"{provider}, {threads} thread{'s' if threads > 1 else ''}, batch {batch}",
-        ("file", "p50", "p90", "p99", "n", "vs first [95 %]", "verdict"),
-        rows,
-    )
-    show.out.print(
-        f"{about['cpu']['model']}; measured for {format_duration(parse_duration_s(time))} at most",
-        markup=False,
-    )
+    for each in changes:
+        summary(each)
 
 
 def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:
@@ -170,32 +149,3 @@ def _where(providers_of: Any) -> str:
         f"{provider.removesuffix('ExecutionProvider')} {sum(counts.values())}"
         for provider, counts in providers_of.items()
     )
-
-
-def _random_feeds(spec: IOSpec, batch: int) -> Feeds:
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for tensor in spec.inputs:
-        open_sizes = [size for size in tensor.shape[1:] if isinstance(size, str)]
-        if open_sizes:
-            raise EdgekitError(
-                f"input {tensor.name!r} has open sizes {', '.join(open_sizes)}",
-                where="bench",
-                rule="inputs without a fixed size need data",
-                way_out="--data inputs.npz",
-            )
-        shape = [batch if isinstance(size, str) else size for size in tensor.shape]
-        integer = np.issubdtype(np.dtype(tensor.dtype), np.integer)
-        feeds[tensor.name] = (np.ones(shape) if integer else rng.standard_normal(shape)).astype(tensor.dtype)
-    return feeds
-
-
-def _given_feeds(path: Path) -> Feeds:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    # A single array, as in an .npy, is no context manager: TypeError.
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise EdgekitError(
-            f"cannot read {path}: {error}", where="--data", rule="an .npz with one array for each input"
-        ) from error

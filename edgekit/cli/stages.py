@@ -44,6 +44,12 @@ def prune(
             "times."
         ),
     ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HEIGHT", help="Scale images down to this height (in proportion) before the network sees them."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -84,7 +90,16 @@ def prune(
         batches = list(loader(workload.splits.calibration, 64, model=model, limit=IMPORTANCE_SAMPLES))
         ranked = room.importance(model, coupling, method=importance, batches=batches, loss=workload.task.loss)
         tick()
-        plan = room.plan(coupling, ranked, keep=keep, scope=scope, grid=grid, drop_blocks=tuple(drop_block or ()))
+        scaled = room.resolutions(model, example, [] if resolution is None else [resolution])
+        plan = room.plan(
+            coupling,
+            ranked,
+            keep=keep,
+            scope=scope,
+            grid=grid,
+            drop_blocks=tuple(drop_block or ()),
+            resolution=scaled[0] if scaled else None,
+        )
         tick()
         pruned = None if dry_run else room.prune(model, example, plan)
         tick()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.errors import EdgekitError
 from edgekit.stats import Estimate
 from edgekit.units import format_bytes, format_latency
+from edgekit.validate.behaviour import Figures, Gates
 
 MARGIN = 0.5
 """Standard errors that a decision keeps between a drop and its limit."""
@@ -22,6 +23,7 @@ class Budget:
         max_drop: loss of the metric against the original model, in its points (percentage points for accuracy).
         max_latency_ms: median latency of one sample in ONNX Runtime.
         max_size_bytes: size of the ONNX file.
+        gates: limits on what changes besides the metric's mean; that on robustness is looked at in the end only.
         time_s: how long the search for it may take.
 
     Raises:
@@ -34,6 +36,7 @@ class Budget:
     max_drop: float | None = 0.5
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
+    gates: Gates = field(default_factory=Gates)
     time_s: float = 900.0
 
     def __post_init__(self) -> None:
@@ -77,11 +80,17 @@ class Budget:
         """
         return drop.value + MARGIN * (drop.high - drop.low) / 3.92
 
+    def holds(self, drop: Estimate, changes: Figures) -> bool:
+        """Whether drop and gates allow a file, with the margin of a decision on the selection split."""
+        gates = self.gates.before_the_end
+        return self.allows(self.cautious(drop)) and not gates.broken(changes, margin=MARGIN)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         return {
             "max_drop_points": self.max_drop,
             "max_latency_ms": self.max_latency_ms,
             "max_size_bytes": self.max_size_bytes,
+            **self.gates.to_dict(),
             "time_s": self.time_s,
         }

@@ -6,12 +6,12 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import Variant, record_golden, scores_for, write_bundle
-from edgekit.compress.budget import Budget
+from edgekit.compress.budget import MARGIN, Budget
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
@@ -21,7 +21,9 @@ from edgekit.search import Member, Point, front
 from edgekit.stats import Estimate
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_latency
-from edgekit.validate import Row, feeds_of, first_feeds, validate
+from edgekit.validate import Row, Validation, feeds_of, first_feeds, validate
+from edgekit.validate.behaviour import Behaviour, Figures, Inputs, Robustness, compare_behaviour, robustness
+from edgekit.validate.behaviour.behaviour import NOT_ASKED
 from edgekit.workload import loader
 
 FINAL = "final.json"
@@ -38,12 +40,14 @@ class Candidate:
         round: the round that it came from; 0 for the unpruned ones.
         drop: against the original fp32 file on the selection split, in points.
         latency_ms: interleaved with the original fp32 file.
+        changes: what gates look at, on the selection split; empty where there are no gates.
     """
 
     file: File
     round: int
     drop: Estimate
     latency_ms: float
+    changes: Figures = field(default_factory=Figures)
 
 
 def finish(
@@ -59,12 +63,13 @@ def finish(
     workload, budget, settings = run.workload, run.budget, run.settings
     chosen = choose(candidates, budget)
     files = _shown(candidates, chosen)
-    final = _final(run, files)
+    final = _final(run, files, chosen.file)
     rows = [_stage_row(file, final["rows"][file.stage], final["device"].get(file.stage)) for file in files]
     source = _float_file(files, chosen)
     half, provider_rows = _providers(run, source)
     row = next(row for row in rows if row.stage == chosen.file.stage)
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
+    broken += tuple(final["behaviour_broken"])
     best = _front(root, candidates, final["rows"])
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
@@ -88,12 +93,14 @@ def finish(
                 "round": c.round,
                 "selection_drop": c.drop.to_dict(),
                 "selection_latency_ms": c.latency_ms,
+                "selection_changes": c.changes.to_dict(),
                 "size_bytes": c.file.path.stat().st_size,
             }
             for c in candidates
         ],
         front=[each.to_dict() for each in best],
         notes=list(notes),
+        behaviour=final["behaviour"],
         environment=final["environment"],
         seconds=dict(run.seconds),
         bundle=str(bundle),
@@ -124,13 +131,15 @@ def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate:
 def _broken(candidate: Candidate, budget: Budget, *, cautious: bool) -> tuple[str, ...]:
     # The original is its own reference: its drop is zero and has no error.
     drop = budget.cautious(candidate.drop) if cautious else candidate.drop.value
-    return budget.broken(drop=drop, latency_ms=candidate.latency_ms, size_bytes=candidate.file.path.stat().st_size)
+    gates = budget.gates.before_the_end.broken(candidate.changes, margin=MARGIN if cautious else 0.0)
+    size = candidate.file.path.stat().st_size
+    return budget.broken(drop=drop, latency_ms=candidate.latency_ms, size_bytes=size) + gates
 
 
 def _excess(candidate: Candidate, budget: Budget) -> float:
     """By how much a candidate breaks the budget: the largest share over a limit."""
     size = candidate.file.path.stat().st_size
-    shares = [0.0]
+    shares = [budget.gates.before_the_end.excess(candidate.changes)]
     if budget.max_drop is not None:
         shares.append((candidate.drop.value - budget.max_drop) / max(budget.max_drop, 0.5))
     if budget.max_latency_ms is not None:
@@ -172,7 +181,7 @@ def _shown(candidates: Sequence[Candidate], chosen: Candidate) -> list[File]:
     return [c.file for c in candidates if c.round in (0, number)]
 
 
-def _final(run: Run, files: Sequence[File]) -> dict[str, Any]:
+def _final(run: Run, files: Sequence[File], chosen: File) -> dict[str, Any]:
     workload, settings = run.workload, run.settings
 
     def make(folder: Path) -> None:
@@ -189,9 +198,14 @@ def _final(run: Run, files: Sequence[File]) -> dict[str, Any]:
             progress=run.progress,
         )
         int8 = next((row for row in found.rows if row.file == "int8"), None)
+        changes = _behaviour(run, files[0], chosen, found)
+        figures = Figures.unchanged() if changes is None else changes.figures
+        gates = run.budget.gates
         write_json(
             folder / FINAL,
             {
+                "behaviour": {} if changes is None else {**changes.to_dict(), "gates": gates.rows(figures)},
+                "behaviour_broken": gates.broken(figures),
                 "rows": {row.file: {**row.to_dict(), "ratio_to_int8": _ratio(row, int8)} for row in found.rows},
                 "raw": {row.file: row.timing.latency.to_dict(raw=True) for row in found.rows},
                 "device": run.speed.on_device(
@@ -202,10 +216,47 @@ def _final(run: Run, files: Sequence[File]) -> dict[str, Any]:
             },
         )
 
-    key = {"files": [file.sha256 for file in files], "time": settings.latency_time_s, **run.speed.key}
+    key = {
+        "files": [file.sha256 for file in files],
+        "chosen": chosen.sha256,
+        "gates": run.budget.gates.to_dict(),
+        "time": [settings.latency_time_s, settings.robustness_time_s],
+        **run.speed.key,
+    }
     folder = run.stage("final", key, make)
     data: dict[str, Any] = json.loads((folder / FINAL).read_text())
     return data
+
+
+def _behaviour(run: Run, original: File, chosen: File, found: Validation) -> Behaviour | None:
+    """What compression changed besides the mean, on the test split; None where the original itself was chosen."""
+    if chosen.sha256 == original.sha256:
+        return None
+    workload, settings = run.workload, run.settings
+    inputs = Inputs(
+        data=workload.splits.test, spec=original.spec, preprocessing=workload.preprocessing, seed=settings.seed
+    )
+    suffered: Robustness | str = NOT_ASKED
+    if settings.robustness_time_s > 0:
+        suffered = robustness(
+            original.path,
+            chosen.path,
+            workload.task,
+            inputs,
+            time_s=settings.robustness_time_s,
+            threads=settings.threads,
+            progress=run.progress,
+        )
+    return compare_behaviour(
+        found.row(original.stage).score,
+        found.row(chosen.stage).score,
+        workload.task,
+        names=(original.stage, chosen.stage),
+        labels=workload.labels,
+        inputs=inputs,
+        robustness=suffered,
+        seed=settings.seed,
+    )
 
 
 def _ratio(row: Row, int8: Row | None) -> dict[str, Any] | None:
@@ -313,8 +364,18 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
             "pruned": decisions,
         },
         golden=record_golden(source.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
-        files={"edgekit/report.json": json.dumps(report.to_dict(), indent=2).encode()},
+        files={"edgekit/report.json": json.dumps(_without_pictures(report.to_dict()), indent=2).encode()},
     )
+
+
+def _without_pictures(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as it may travel: a bundle goes to others, and pictures of the user's test data are not theirs."""
+    changes = report["behaviour"]
+    if not changes:
+        return dict(report)
+    samples = changes["broken_samples"]
+    bare = {**samples, "shown": [{**each, "picture": None} for each in samples["shown"]]}
+    return {**report, "behaviour": {**changes, "broken_samples": bare}}
 
 
 def _verdict(row: StageRow, broken: Sequence[str], metric: str) -> str:

@@ -25,12 +25,13 @@ from edgekit.compress.stages import (
     selection_latency,
     selection_score,
 )
-from edgekit.errors import PruneError
+from edgekit.errors import EdgekitError, PruneError
 from edgekit.progress import Progress, silent
-from edgekit.prune import Action, Coupling, actions, analyse, importance
+from edgekit.prune import Action, Coupling, actions, analyse, importance, resolutions
 from edgekit.report import Report
 from edgekit.store import Store, write_json
-from edgekit.validate import compare
+from edgekit.validate import Score, compare
+from edgekit.validate.behaviour import Figures, figures_of
 from edgekit.workload import Workload, loader
 
 RESERVE_SHARE = 0.08
@@ -87,6 +88,7 @@ class _Job:
         self.run, self.root = run, root
         self.original = exported_file(run, "fp32", run.model, {})
         self.reference = selection_score(run, self.original)
+        self._check_gates()
         self.candidates: list[Candidate] = []
         self.plain_ms: dict[str, float] = {}
 
@@ -152,12 +154,48 @@ class _Job:
 
     def _candidate(self, file: File, baseline: Sequence[File], pruned_from: int = 0) -> Candidate:
         """A file with what the selection split and an interleaved measurement say of it."""
-        comparison = compare(selection_score(self.run, file), self.reference, self.run.workload.task)
+        score = selection_score(self.run, file)
+        comparison = compare(score, self.reference, self.run.workload.task)
         files = [*baseline, file] if file.stage not in [each.stage for each in baseline] else list(baseline)
         found = selection_latency(self.run, files)
         self.plain_ms = self.plain_ms or found
         ms = in_terms_of(self.plain_ms, found, _like(file, baseline).stage, file.stage)
-        return Candidate(file=file, round=pruned_from, drop=comparison.drop, latency_ms=ms)
+        return Candidate(
+            file=file,
+            round=pruned_from,
+            drop=comparison.drop,
+            latency_ms=ms,
+            changes=Figures.unchanged() if file.stage == self.original.stage else self._changes(score),
+        )
+
+    def _changes(self, score: Score) -> Figures:
+        """What gates look at, on the selection split; nothing where there are none, since it takes its time."""
+        if not self.run.budget.gates.before_the_end:
+            return Figures()
+        return figures_of(self.reference, score, self.run.workload.task, seed=self.run.settings.seed)
+
+    def _check_gates(self) -> None:
+        """Refuse gates that no file could hold, before hours are spent on the way to them.
+
+        Raises:
+            EdgekitError: the task has no such figure, or no time is given to measure it.
+        """
+        budget, settings = self.run.budget, self.run.settings
+        gates = budget.gates.before_the_end
+        if absent := gates.unmeasured(self._changes(self.reference)):
+            raise EdgekitError(
+                f"no {' and no '.join(absent)} to hold against a limit",
+                where="budget",
+                rule=f"a gate that the task {self.run.workload.task.name} has a figure for",
+                way_out="leave this gate out; --max-churn is there for every task",
+            )
+        if budget.gates.max_robustness_drop is not None and not settings.robustness_time_s > 0:
+            raise EdgekitError(
+                "no time to measure robustness in",
+                where="--max-robustness-drop",
+                rule="a gate is measured",
+                way_out="give it some with --robustness-time",
+            )
 
     def _judge(self, number: int, model: nn.Module, key: dict[str, Any], baseline: Sequence[File]) -> Outcome:
         exported = exported_file(self.run, f"pruned-{number}", model, key)
@@ -171,6 +209,7 @@ class _Job:
             drop=best.drop,
             latency_ms=best.latency_ms,
             size_bytes=best.file.path.stat().st_size,
+            changes=best.changes,
         )
 
     def _coupling(self, notes: list[str]) -> Coupling | None:
@@ -182,7 +221,7 @@ class _Job:
         except PruneError as error:
             notes.append(f"not pruned: {error.problem}")
             return None
-        if not coupling.groups and not coupling.blocks:
+        if not (coupling.groups or coupling.blocks or self.run.settings.resolutions):
             reasons = "; ".join(f"{what}: {why}" for what, why in coupling.frozen[:3])
             notes.append(f"not pruned: everything is frozen ({reasons})")
             return None
@@ -205,7 +244,9 @@ class _Job:
             batches=batches,
             loss=self.run.workload.task.loss,
         )
-        possible = actions(coupling, ranked, grid=self.run.settings.channel_grid)
+        settings, example = self.run.settings, self.run.workload.example(2)
+        sizes = resolutions(self.run.model, example, settings.resolutions)
+        possible = actions(coupling, ranked, grid=settings.channel_grid, resolutions=sizes)
 
         def make(folder: Path) -> None:
             priced = price(self.run, self.original, int8, possible, coupling)

@@ -1,15 +1,16 @@
 """Which decisions to take together: a ladder of plans, each faster than the one before.
 
 Every single decision (remove this block, narrow that group) has a damage, the rise of the loss that it causes alone,
-and a gain, the measured latency that it saves alone in int8. Rungs collect decisions by damage per microsecond gained,
-step by step, with the joint damage measured at each; beside them stand the plans that a knapsack proposes from the
-single damages, in milliseconds. What does less damage for its speed is kept.
+and a gain, the measured latency that it saves alone in int8. Decisions are collected by damage per microsecond gained,
+step by step, with the joint damage measured at each; beside these plans stand those that a knapsack proposes from the
+single damages, in milliseconds. The rungs are one plan for each step in speed: what does less damage for it is kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from edgekit.compress.choice import Choice
@@ -20,15 +21,16 @@ A = TypeVar("A")
 FIRST_RATIO = 1.15
 """A rung that promises less is not worth a training of its own."""
 NEXT_RATIO = 1.12
-"""How much faster the next rung must promise to be: ten rungs reach three times the speed."""
+"""How much faster the next rung must promise to be: ten rungs reach three times the speed. A wider gap is filled where
+a knapsack finds a plan for it: a single decision may take more than one such step, and the budget may end within it."""
 LEAST_LEFT = 0.2
 """Share of the latency below which gains no longer add up, so that predictions are fiction."""
 MOST_RUNGS = 10
 TRIED_TOGETHER = 4
 """Choices of which the joint damage is measured at each step."""
 CLEARLY = 0.9
-"""A plan of the knapsack takes a rung's place if its damage is less than this share of the rung's: rungs that grew step
-by step have the advantage that each goes on from the weights of the one before."""
+"""A plan of the knapsack takes the place of one that grew step by step if its damage is less than this share of that
+one's: those have the advantage that each goes on from the weights of the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +89,9 @@ def ladder(
     [['a'], ['a', 'b']]
     """
     book = _Book(choices=tuple(choices), ms=baseline_ms, size=baseline_bytes, within=within, joint_damage=joint_damage)
-    rungs = book.grown(baseline_bytes if max_bytes is None else max_bytes)
-    return rungs if max_bytes is not None else [book.or_better(rung) for rung in rungs]
+    if max_bytes is not None and max_bytes < baseline_bytes:
+        return _spaced(book.grown(max_bytes), first=0.0)
+    return book.filled(book.grown(math.inf if max_bytes is None else max_bytes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +114,13 @@ class _Book(Generic[A]):
             predicted_bytes=self.size - _saved_bytes(taken),
         )
 
-    def grown(self, limit: int) -> list[Rung[A]]:
-        """Choice by choice; none before the size is within `limit`."""
+    def grown(self, limit: float) -> list[Rung[A]]:
+        """Choice by choice, a plan after each; none before the size is within `limit`."""
         taken: tuple[Choice[A], ...] = ()
-        rungs: list[Rung[A]] = []
+        plans: list[Rung[A]] = []
         damage = 0.0
-        while len(rungs) < MOST_RUNGS:
+        # The last rung is MOST_RUNGS - 1 steps above the first at most; plans beyond it would be thrown away.
+        while not plans or plans[-1].predicted_ratio < FIRST_RATIO * NEXT_RATIO**MOST_RUNGS:
             worth = _saved_ms if self.size - _saved_bytes(taken) <= limit else _saved_bytes
             tries = _promising(self.choices, taken, self.within, worth)
             if not tries:
@@ -126,26 +130,60 @@ class _Book(Generic[A]):
             damage, taken = min(options, key=lambda each: _price(each[0] - damage, worth(each[1]) - before))
             if not self._is_real(taken):
                 break
-            if self.size - _saved_bytes(taken) > limit:
-                continue
-            found = self.rung(taken, damage)
-            first = 0.0 if self.size > limit else FIRST_RATIO
-            if found.predicted_ratio >= (rungs[-1].predicted_ratio * NEXT_RATIO if rungs else first):
-                rungs.append(found)
-        if taken and not rungs and 0 < _saved_ms(taken) < self.ms:
-            rungs.append(self.rung(taken, damage))
-        return rungs
+            if self.size - _saved_bytes(taken) <= limit and _saved_ms(taken) > 0:
+                plans.append(self.rung(taken, damage))
+        return plans
 
-    def or_better(self, rung: Rung[A]) -> Rung[A]:
-        """The rung, or what the knapsack finds for the same gain if that does clearly less damage."""
-        found = knapsack(self.choices, gain_ms=self.ms - rung.predicted_ms, within=self.within)
-        if not found or not self._is_real(found) or {c.text for c in found} == {c.text for c in rung.choices}:
-            return rung
+    def filled(self, plans: Sequence[Rung[A]]) -> list[Rung[A]]:
+        """One plan for each step in speed: of `plans`, or what the knapsack finds for that step."""
+        if not plans:
+            return []
+        rungs: list[Rung[A]] = []
+        fastest, wanted = max(plan.predicted_ratio for plan in plans), FIRST_RATIO
+        while wanted <= fastest and len(rungs) < MOST_RUNGS:
+            within_step = [plan for plan in plans if wanted <= plan.predicted_ratio < wanted * NEXT_RATIO]
+            grown = within_step[0] if within_step else None
+            best = self._or_better(grown, wanted if grown is None else grown.predicted_ratio)
+            if best is None:
+                wanted *= NEXT_RATIO
+            else:
+                rungs.append(best)
+                wanted = best.predicted_ratio * NEXT_RATIO
+        # A plan with more damage than a faster one has no point.
+        useful = [
+            rung
+            for index, rung in enumerate(rungs)
+            if all(rung.damage < faster.damage for faster in rungs[index + 1 :])
+        ]
+        return useful or [plans[-1]]
+
+    def _or_better(self, grown: Rung[A] | None, ratio: float) -> Rung[A] | None:
+        """What grew, or the knapsack's plan for this step if that does clearly less damage or nothing grew there."""
+        found = knapsack(self.choices, gain_ms=self.ms * (1 - 1 / ratio), within=self.within)
+        if not found or not self._is_real(found):
+            return grown
+        if grown is None:
+            plan = self.rung(found, 0.0)
+            fits = plan.predicted_ratio < ratio * NEXT_RATIO
+            return replace(plan, damage=self.joint_damage(found)) if fits else None
+        if {c.text for c in found} == {c.text for c in grown.choices}:
+            return grown
         damage = self.joint_damage(found)
-        return self.rung(found, damage) if damage < CLEARLY * rung.damage else rung
+        return self.rung(found, damage) if damage < CLEARLY * grown.damage else grown
 
     def _is_real(self, taken: Sequence[Choice[A]]) -> bool:
         return self.ms - _saved_ms(taken) > LEAST_LEFT * self.ms
+
+
+def _spaced(plans: Sequence[Rung[A]], *, first: float) -> list[Rung[A]]:
+    """The plans that are a step in speed apart; the last one if none is faster at all."""
+    rungs: list[Rung[A]] = []
+    wanted = first
+    for plan in plans:
+        if plan.predicted_ratio >= wanted:
+            rungs.append(plan)
+            wanted = plan.predicted_ratio * NEXT_RATIO
+    return rungs[:MOST_RUNGS]
 
 
 def _saved_ms(taken: Sequence[Choice[A]]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from edgekit.compress.run import Run
 from edgekit.compress.screening import Screened
 from edgekit.prune import Action, Coupling, PrunePlan, combine
 from edgekit.stats import Estimate
+from edgekit.validate.behaviour import Figures
 from edgekit.workload import digest_of
 
 ROUND_SHARE = 0.55
@@ -38,6 +39,7 @@ class Outcome:
     drop: Estimate
     latency_ms: float
     size_bytes: int
+    changes: Figures = field(default_factory=Figures)
 
 
 Judge = Callable[[int, nn.Module, dict[str, Any]], Outcome]
@@ -125,7 +127,7 @@ def rounds(
                 predicted_ratio=rungs[rung].predicted_ratio,
                 recovered=recovered,
                 outcome=outcome,
-                holds=budget.allows(budget.cautious(outcome.drop)),
+                holds=budget.holds(outcome.drop, outcome.changes),
             )
         )
         following = next_step(done, len(rungs), budget)

@@ -30,7 +30,9 @@ class Settings:
         optimizer: of a recovery: `sgd` or `adamw`.
         batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
+        resolutions: heights in pixels that images may be scaled down to; none leaves them as they come.
         latency_time_s: time of the final interleaved latency measurement.
+        robustness_time_s: time for the final passes over perturbed test samples; 0 for none.
         costs: file of what pieces of networks cost on the device (`edgekit profile`); None where this machine is the
             device.
         host: `user@host` of the device, for pieces that have no costs; they are timed over ssh and added to `costs`.
@@ -53,7 +55,9 @@ class Settings:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     batch_size: int = 128
     max_rounds: int = 4
+    resolutions: tuple[int, ...] = ()
     latency_time_s: float = 20.0
+    robustness_time_s: float = 20.0
     costs: str | None = None
     host: str | None = None
     python: str = "python3"
@@ -110,4 +114,9 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return {**asdict(self), "providers": list(self.providers), "grid": self.channel_grid}
+        return {
+            **asdict(self),
+            "providers": list(self.providers),
+            "resolutions": list(self.resolutions),
+            "grid": self.channel_grid,
+        }

@@ -6,6 +6,8 @@ model = load("resnet20.edgekit")
 print(model.predict("photo.jpg"))
 """
 
+from edgekit.device.benchmark import benchmark
+from edgekit.device.candidates import Benchmark, Candidate
 from edgekit.device.doctor import Finding, doctor
 from edgekit.device.environment import describe, isa_target
 from edgekit.device.footprint import Footprint, footprint
@@ -15,8 +17,11 @@ from edgekit.device.latency import Latency, measure
 from edgekit.device.model import Check, Model, load
 from edgekit.device.prediction import Prediction
 from edgekit.device.preprocess import Preprocessing
+from edgekit.device.scenarios import Scenario
 
 __all__ = [
+    "Benchmark",
+    "Candidate",
     "Check",
     "Finding",
     "Footprint",
@@ -25,6 +30,8 @@ __all__ = [
     "Model",
     "Prediction",
     "Preprocessing",
+    "Scenario",
+    "benchmark",
     "describe",
     "doctor",
     "footprint",

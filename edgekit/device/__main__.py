@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from edgekit.device import Prediction, doctor, footprint, inspect, load, measure
+from edgekit.device import Prediction, doctor, inspect, load
+from edgekit.device.benchmark import STARTS, benchmark
+from edgekit.device.candidates import Candidate
 from edgekit.device.model import Model
+from edgekit.device.scenarios import Kind, Scenario
 from edgekit.errors import EdgekitError
 from edgekit.progress import Step
+from edgekit.stats import Estimate
 from edgekit.units import format_bytes, format_latency
 
 
@@ -47,8 +51,26 @@ def _parser() -> argparse.ArgumentParser:
     ran = add("run", _run, "Predict from an image file, an .npy or an .npz.")
     ran.add_argument("input", type=Path, help="what to predict from")
     add("check", _check, "Verify every file, and replay the golden vectors on this machine.")
-    timed = add("bench", _bench, "Measure latency and memory on this machine.")
-    timed.add_argument("--time", type=float, default=5.0, help="seconds to measure (default: 5)")
+    timed = add(
+        "bench",
+        _bench,
+        "Measure latency and memory on this machine, each model in processes of its own.",
+        session=False,
+    )
+    timed.add_argument("models", nargs="+", help="bundles or ONNX files; the first is the baseline")
+    timed.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt; several with commas (default: cpu)")
+    timed.add_argument("--threads", type=_whole, default=(1,), help="threads of one run; several as 1,2,4 (default: 1)")
+    timed.add_argument("--batch", type=_whole, default=(None,), help="samples of one run; several as 1,8")
+    timed.add_argument(
+        "--scenario",
+        choices=get_args(Kind),
+        default="single-stream",
+        help="how queries come, as in MLPerf Inference (default: single-stream)",
+    )
+    timed.add_argument("--rate", type=float, help="with --scenario server: queries a second")
+    timed.add_argument("--query", type=int, default=0, help="samples of one query; 0 for the scenario's own")
+    timed.add_argument("--time", type=float, default=5.0, help="seconds to measure, all together (default: 5)")
+    timed.add_argument("--starts", type=int, default=STARTS, help=f"processes of each model (default: {STARTS})")
     profiled = add("profile", _profile, "Time the graphs of a request, as `edgekit profile` writes it.", session=False)
     profiled.add_argument("request", type=Path, help="the file that `edgekit profile MODEL.onnx --request` wrote")
     profiled.add_argument(
@@ -115,28 +137,75 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    model = _load(options)
-    feeds = model.example()
-    latency = measure({"model": lambda: model.run(feeds)}, time_s=options.time)["model"]
-    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as temporary:
-        copy = Path(temporary, "model.onnx")
-        copy.write_bytes(model.opened.read(model.variant.file))
-        cold = footprint(copy, feeds, provider=model.variant.provider, threads=options.threads)
+    found = benchmark(
+        list(_candidates(options)),
+        scenario=Scenario(kind=options.scenario, samples=options.query, rate=options.rate),
+        time_s=options.time,
+        starts=options.starts,
+        progress=_silent_unless_terminal,
+    )
+    if not found.rows:
+        raise found.failed[0].reason
     if options.json:
-        figures = {"latency": latency.to_dict(), "footprint": cold.to_dict()}
-        _json({"variant": model.variant.name, "explain": model.explain(), **figures})
+        _json(found.to_dict())
         return 0
-    p50 = latency.p50
-    _say(f"p50 {format_latency(p50.value)}  [{format_latency(p50.low)}, {format_latency(p50.high)}]  n={p50.n} rounds")
-    for name, value in (("p90", latency.p90), ("p99", latency.p99)):
-        _say(f"{name} {'n too small' if value is None else format_latency(value)}")
-    if latency.drifted:
-        _say(f"the machine's speed changed by {latency.drift:+.0%} meanwhile: measure again when it is quiet")
-    _say(f"load {format_latency(cold.load_ms)}, first run {format_latency(cold.first_ms)}")
-    peak, base = format_bytes(cold.peak_bytes), format_bytes(cold.base_bytes)
-    _say(f"peak memory {peak} ({base} before the model), file {format_bytes(cold.size_bytes)}")
-    _say(model.explain())
+    for row in found.rows:
+        p50 = row.latency.p50
+        _say(f"{row.candidate.name}{f' ({row.note})' if row.note else ''}")
+        _say(f"  p50 {_interval(p50)}  n={len(row.latency.samples_ms)} calls in {p50.n} rounds")
+        for name, value in (("p90", row.latency.p90), ("p99", row.latency.p99)):
+            _say(f"  {name} {'n too small' if value is None else _interval(value)}")
+        _say(f"  {row.throughput.value:.1f} samples/s [{row.throughput.low:.1f}, {row.throughput.high:.1f}]")
+        if row.ratio is not None and row is not found.rows[0]:
+            _say(f"  {row.ratio.value:.3f}x [{row.ratio.low:.3f}, {row.ratio.high:.3f}] the first: {row.verdict}")
+        _say(f"  load {format_latency(row.load_ms[0])}, first run {format_latency(row.first_ms[0])}")
+        peak, base = format_bytes(row.peak_bytes), format_bytes(row.base_bytes)
+        _say(f"  peak memory {peak} ({base} before the model), file {format_bytes(row.size_bytes or 0)}")
+        if row.energy_j is not None:
+            _say(f"  energy {1e3 * row.energy_j.value:.3g} mJ a query, of the whole processor")
+        for text in row.remarks:
+            _say(f"  {text}")
+    for failed in found.failed:
+        _say(f"{failed.candidate.name}: FAILED: {failed.reason}")
+    for text in found.remarks:
+        _say(text)
     return 0
+
+
+def _candidates(options: argparse.Namespace) -> Iterator[Candidate]:
+    """Each model on each provider, with each number of threads and each batch size."""
+    providers = [part.strip() for part in options.provider.split(",") if part.strip()]
+    for path, provider, threads, batch in product(options.models, providers, options.threads, options.batch):
+        if not Path(path).exists():
+            raise EdgekitError("no such file or folder", where=path, rule="a bundle or an ONNX file")
+        parts = [path, *([provider] if len(providers) > 1 else [])]
+        parts += [f"threads {threads}"] if len(options.threads) > 1 else []
+        parts += [f"batch {batch}"] if len(options.batch) > 1 else []
+        yield Candidate(
+            name=", ".join(parts),
+            path=path,
+            source="bundle" if Path(path).is_dir() else "onnx",
+            provider=provider,
+            threads=threads,
+            batch=batch,
+        )
+
+
+def _whole(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1:
+        raise ValueError(text)
+    return numbers
+
+
+def _interval(estimate: Estimate) -> str:
+    low, high = format_latency(estimate.low), format_latency(estimate.high)
+    return f"{format_latency(estimate.value)}  [{low}, {high}]"
+
+
+def _silent_unless_terminal(step: Step) -> None:
+    if sys.stderr.isatty():
+        _bar(step)
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from edgekit.device.feeds import saved_feeds
 from edgekit.device.session import open_session, runtime
 from edgekit.errors import EdgekitError
 
@@ -44,8 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def cold_start(model: Path, feeds: Path, provider: str, threads: int) -> dict[str, Any]:
     """The figures of `Footprint`, taken in this process."""
-    with np.load(feeds) as arrays:
-        inputs = {str(name): arrays[f"arr_{index}"] for index, name in enumerate(arrays["names"])}
+    inputs = dict(saved_feeds(feeds))
     runtime()  # Importing onnxruntime is the program's cost, not the model's.
     base = peak_bytes()
     begin = time.perf_counter_ns()

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from edgekit.device.feeds import save_feeds
 from edgekit.errors import EdgekitError, ProviderError
 from edgekit.spec import Feeds
 
@@ -62,9 +61,7 @@ def footprint(
         raise EdgekitError("no such file", where=str(model), rule="an ONNX file")
     with tempfile.TemporaryDirectory(prefix="edgekit-footprint-") as temporary:
         inputs, result = Path(temporary, "feeds.npz"), Path(temporary, "result.json")
-        with inputs.open("wb") as file:
-            # Names may hold any character, so they travel beside the arrays: a zip's entries may not.
-            np.savez(file, *feeds.values(), names=np.array(list(feeds), dtype=np.str_))
+        save_feeds(inputs, feeds)
         child = [sys.executable, "-m", "edgekit.device.cold_start"]
         arguments = [str(model.resolve()), str(inputs), str(result), provider, str(threads)]
         _run([*child, *arguments], model, timeout_s)
@@ -73,12 +70,10 @@ def footprint(
 
 
 def _run(command: list[str], model: Path, timeout_s: float) -> None:
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and this package
             command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -92,10 +87,10 @@ def _run(command: list[str], model: Path, timeout_s: float) -> None:
         ) from error
     if done.returncode:
         raise EdgekitError(
-            f"the process that loaded the model {_ending(done.returncode)}",
+            f"the process that loaded the model {ending(done.returncode)}",
             where=str(model),
             rule="a cold start that succeeds",
-            way_out=_last_line(done.stderr) or "look for the out-of-memory killer in the system's log",
+            way_out=last_line(done.stderr) or "look for the out-of-memory killer in the system's log",
         )
 
 
@@ -110,7 +105,14 @@ def _answer(result: Path, model: Path) -> dict[str, Any]:
     raise kind(answer["error"], where=answer["where"] or str(model), rule=answer["rule"], way_out=answer["way_out"])
 
 
-def _ending(code: int) -> str:
+def child_environment() -> dict[str, str]:
+    """The environment of a child process of this interpreter that is to import this very package."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -119,6 +121,7 @@ def _ending(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line of what a process said; empty where it said nothing."""
     lines = text.strip().splitlines()
     return lines[-1] if lines else ""

@@ -1,35 +1,32 @@
 """Latency by interleaved rounds, so that the drift of a shared machine cancels out.
 
-Every round runs every candidate once, in a random order, as a short loop of calls. Times of the same round were taken
-under the same conditions: ratios are paired by round (`edgekit.stats.median_ratio`).
+Every round runs every candidate once, in a random order, as a short loop of calls (`edgekit.device.rounds`). Times of
+the same round were taken under the same conditions: ratios are paired by round.
 """
 
 from __future__ import annotations
 
 import gc
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from edgekit.device.rounds import Clock, Here, interleave
 from edgekit.errors import EdgekitError
-from edgekit.progress import Progress, Step, silent
-from edgekit.stats import Estimate, median, median_ratio, needed_samples, percentile
-
-Clock = Callable[[], int]
-"""Nanoseconds of a clock that never goes back."""
+from edgekit.progress import Progress, silent
+from edgekit.stats import Estimate, grouped_mean, grouped_median, grouped_percentile, needed_samples
 
 SpeedVerdict = Literal["faster", "slower", "no measurable difference"]
 
-LOOP_NS = 2_000_000
-"""An inner loop lasts at least this long: the two microseconds of a round's own bookkeeping are then 0.1 %."""
-MAX_LOOP_CALLS = 10_000
-MAX_WARMUP_CALLS = 100_000
 LARGE_DRIFT = 0.05
+UNSTABLE = 0.15
+"""Half of all rounds lie within a band of this width around the median on a machine that is quiet enough."""
+APART = 0.02
+"""Processes of one and the same file differ by less, as a rule."""
 SAME = 0.01
 """Ratios within 1 % are no difference: two sessions of one and the same file differ by up to 0.5 % (memory layout), and
 with enough rounds an interval is narrower than that."""
@@ -42,6 +39,7 @@ class Latency:
     Attributes:
         samples_ms: every timed call, in order, float64 [rounds * calls_per_round].
         rounds_ms: the median call of each round, float64 [rounds]; rounds of one `measure` are paired by index.
+        runs: how many of the rounds each process had, in order; empty where there was but one.
 
     >>> fast = Latency(samples_ms=np.full(40, 1.0), rounds_ms=np.full(40, 1.0))
     >>> slow = Latency(samples_ms=np.full(40, 2.0), rounds_ms=np.full(40, 2.0))
@@ -51,24 +49,41 @@ class Latency:
 
     samples_ms: np.ndarray
     rounds_ms: np.ndarray
+    runs: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[np.ndarray]]) -> Self:
+        """The latency that rounds of one or several processes gave: nanoseconds, an array [calls] for each round."""
+        rounds = [row for run in runs for row in run]
+        return cls(
+            samples_ms=np.concatenate(rounds) / 1e6,
+            rounds_ms=np.array([np.median(row) for row in rounds]) / 1e6,
+            runs=tuple(len(run) for run in runs) if len(runs) > 1 else (),
+        )
 
     @property
     def p50(self) -> Estimate:
-        """The median over rounds of the round's median call, with its bootstrap interval over rounds.
+        """The median over rounds of the round's median call, with its block bootstrap interval over rounds.
 
-        Neighbouring calls resemble each other, so single calls are not independent samples; rounds nearly are.
+        Neighbouring calls resemble each other, so single calls are not independent samples; rounds nearly are, and
+        `edgekit.stats.block_length` sees to the rest.
         """
-        return median(self.rounds_ms)
+        return grouped_median(self.rounds_ms, self.runs)
 
     @property
-    def p90(self) -> float | None:
-        """The 90th percentile of single calls, None where they are fewer than 29."""
-        return percentile(self.samples_ms, 90)
+    def p90(self) -> Estimate | None:
+        """The 90th percentile of single calls, None where there are too few (29 at least) to say."""
+        return grouped_percentile(self.samples_ms, len(self.rounds_ms), 90, self.runs)
 
     @property
-    def p99(self) -> float | None:
-        """The 99th percentile of single calls, None where they are fewer than 299."""
-        return percentile(self.samples_ms, 99)
+    def p99(self) -> Estimate | None:
+        """The 99th percentile of single calls, None where there are too few (299 at least) to say."""
+        return grouped_percentile(self.samples_ms, len(self.rounds_ms), 99, self.runs)
+
+    @property
+    def mean(self) -> Estimate:
+        """The mean of all calls, outliers included: its inverse is what is served in the long run."""
+        return grouped_mean(self.samples_ms.reshape(len(self.rounds_ms), -1).mean(axis=1), self.runs)
 
     @property
     def drift(self) -> float:
@@ -83,46 +98,80 @@ class Latency:
         """Whether the machine changed so much (5 %) that the absolute figures tell little; ratios still hold."""
         return abs(self.drift) > LARGE_DRIFT
 
+    def remarks(self) -> tuple[str, ...]:
+        """What is odd about the samples, in words; empty where nothing is."""
+        said: list[str] = []
+        centre = float(np.median(self.rounds_ms))
+        if self.drifted:
+            said.append(
+                f"became {abs(self.drift):.0%} {'slower' if self.drift > 0 else 'faster'} from the first half of the "
+                "rounds to the last: absolute figures tell little, ratios still hold"
+            )
+        low, high = np.quantile(self.rounds_ms, [0.25, 0.75])
+        if high - low > UNSTABLE * centre:
+            said.append(
+                f"unstable: the middle half of the rounds spans {low:.4g} to {high:.4g} ms; other work ran meanwhile, "
+                "or the clock changed"
+            )
+        if self.runs:
+            medians = [float(np.median(part)) for part in np.split(self.rounds_ms, np.cumsum(self.runs)[:-1])]
+            if (spread := max(medians) / min(medians) - 1) > APART:
+                said.append(f"its {len(medians)} processes differ by {spread:.1%}: memory layout, or drift")
+        return tuple(said)
+
     def ratio_to(self, baseline: Latency) -> Estimate:
         """How many times faster than `baseline` this is, paired by round.
 
         Raises:
             EdgekitError: the two were not measured in the same rounds.
         """
-        if self.rounds_ms.shape != baseline.rounds_ms.shape:
+        if (len(self.rounds_ms), self.runs) != (len(baseline.rounds_ms), baseline.runs):
             raise EdgekitError(
                 f"{len(self.rounds_ms)} rounds against {len(baseline.rounds_ms)}",
                 where="ratio of two latencies",
                 rule="both come from one call of measure()",
                 way_out="measure them together: measure({'baseline': ..., 'candidate': ...})",
             )
-        return median_ratio(baseline.rounds_ms, self.rounds_ms)
+        return grouped_median(baseline.rounds_ms / self.rounds_ms, self.runs)
 
     def verdict(self, baseline: Latency) -> SpeedVerdict:
         """Whether the 95 % interval of the ratio lies above 1.01, below 1 / 1.01, or neither (`SAME` says why)."""
-        ratio = self.ratio_to(baseline)
-        if ratio.low > 1 + SAME:
-            return "faster"
-        return "slower" if ratio.high < 1 / (1 + SAME) else "no measurable difference"
+        return verdict_of(self.ratio_to(baseline))
 
     def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
         """A JSON-ready form; with `raw`, every sample too, and `from_dict` takes it back."""
         figures: dict[str, Any] = {
             "p50_ms": self.p50.to_dict(),
-            "p90_ms": self.p90,
-            "p99_ms": self.p99,
+            "p90_ms": None if self.p90 is None else self.p90.value,
+            "p99_ms": None if self.p99 is None else self.p99.value,
             "calls": len(self.samples_ms),
             "rounds": len(self.rounds_ms),
             "drift": self.drift,
         }
         if raw:
             figures |= {"samples_ms": self.samples_ms.tolist(), "rounds_ms": self.rounds_ms.tolist()}
+            figures |= {"runs": list(self.runs)}
         return figures
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict(raw=True)` gave."""
-        return cls(samples_ms=np.array(data["samples_ms"], float), rounds_ms=np.array(data["rounds_ms"], float))
+        return cls(
+            samples_ms=np.array(data["samples_ms"], float),
+            rounds_ms=np.array(data["rounds_ms"], float),
+            runs=tuple(data.get("runs", ())),
+        )
+
+
+def verdict_of(ratio: Estimate) -> SpeedVerdict:
+    """What a ratio (how many times faster) says, by its whole interval.
+
+    >>> verdict_of(Estimate(value=1.3, low=1.005, high=1.6, n=30))
+    'no measurable difference'
+    """
+    if ratio.low > 1 + SAME:
+        return "faster"
+    return "slower" if ratio.high < 1 / (1 + SAME) else "no measurable difference"
 
 
 def measure(
@@ -139,8 +188,7 @@ def measure(
     """Time all `calls` in interleaved rounds, in a new random order each round.
 
     Each candidate is warmed up first, which also tells how many calls make a loop of 2 ms. A loop of several calls
-    begins with one that is not timed: it brings code and weights back into the caches that the other candidates took.
-    Garbage collection is off while rounds run.
+    begins with one that is not timed. Garbage collection is off while rounds run.
 
     Args:
         calls: what to time, by name; the first is what early stopping compares the others with.
@@ -164,63 +212,27 @@ def measure(
     for name, value in (("time_s", time_s), ("min_rounds", min_rounds), ("warmup_s", warmup_s)):
         if not value > 0:
             raise EdgekitError(f"got {value}", where=f"measure({name})", rule="a positive number")
-    names = list(calls)
-    loops = {name: _warm_up(call, warmup_s, clock) for name, call in calls.items()}
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    order = np.random.default_rng(seed)
-    rounds, next_look = 0, min_rounds
-    with _no_garbage_collection():
-        begin = clock()
-        while True:
-            for index in order.permutation(len(names)):
-                name = names[index]
-                rows[name].append(_timed_loop(calls[name], loops[name], clock))
-            rounds += 1
-            spent = (clock() - begin) / (time_s * 1e9)
-            done = rounds >= min_rounds and spent >= 1
-            if not done and rounds >= next_look:
-                next_look = math.ceil(rounds * 1.5)
-                done = _narrow(rows, width)
-            progress(Step("measuring latency", 100 if done else min(99, int(100 * spent)), 100))
-            if done:
-                return {name: _latency(times) for name, times in rows.items()}
+    with no_garbage_collection():
+        found = interleave(
+            {name: Here(call, clock) for name, call in calls.items()},
+            time_s=time_s,
+            min_rounds=min_rounds,
+            warmup_s=warmup_s,
+            enough=lambda rows: narrow(rows, width),
+            order=np.random.default_rng(seed),
+            clock=clock,
+            progress=progress,
+        )
+    return {name: Latency.of([rows]) for name, rows in found.times.items()}
 
 
-def _warm_up(call: Callable[[], object], warmup_s: float, clock: Clock) -> int:
-    """Run `call` for `warmup_s` and say how many calls fill a loop."""
-    times: list[int] = []
-    begin = last = clock()
-    while len(times) < 3 or (last - begin < warmup_s * 1e9 and len(times) < MAX_WARMUP_CALLS):
-        call()
-        now = clock()
-        times.append(now - last)
-        last = now
-    # The first calls allocate and lay out memory: only the second half tells how long a call takes.
-    typical = float(np.median(times[len(times) // 2 :]))
-    return min(MAX_LOOP_CALLS, max(1, math.ceil(LOOP_NS / max(typical, 1))))
+def narrow(rows: Mapping[str, Sequence[np.ndarray]], width: float, samples: int = needed_samples(99)) -> bool:
+    """Whether `measure` may stop: each has `samples` samples, and each interval is narrower than `width` of its value.
 
-
-def _timed_loop(call: Callable[[], object], count: int, clock: Clock) -> np.ndarray:
-    """Nanoseconds of `count` calls, one by one."""
-    if count > 1:
-        call()
-    stamps = [clock()]
-    for _ in range(count):
-        call()
-        stamps.append(clock())
-    return np.diff(np.array(stamps, np.int64))
-
-
-def _latency(times_ns: list[np.ndarray]) -> Latency:
-    return Latency(
-        samples_ms=np.concatenate(times_ns) / 1e6,
-        rounds_ms=np.array([np.median(row) for row in times_ns]) / 1e6,
-    )
-
-
-def _narrow(rows: Mapping[str, list[np.ndarray]], width: float) -> bool:
-    latencies = [_latency(times) for times in rows.values()]
-    if any(len(latency.samples_ms) < needed_samples(99) for latency in latencies):
+    How wide an interval is says nothing about where it lies: stopping by it does not favour a verdict.
+    """
+    latencies = [Latency.of([times]) for times in rows.values()]
+    if any(len(latency.samples_ms) < samples for latency in latencies):
         return False
     first, *others = latencies
     intervals = (other.ratio_to(first) for other in others) if others else iter([first.p50])
@@ -228,7 +240,8 @@ def _narrow(rows: Mapping[str, list[np.ndarray]], width: float) -> bool:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Python's garbage collection waits meanwhile."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

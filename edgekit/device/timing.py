@@ -10,8 +10,9 @@ import numpy as np
 
 from edgekit.device.costs import Measured, MeasuredCosts
 from edgekit.device.environment import describe
-from edgekit.device.latency import Clock, Latency, measure
+from edgekit.device.latency import Latency, measure
 from edgekit.device.request import Timed
+from edgekit.device.rounds import Clock
 from edgekit.device.session import open_session
 from edgekit.errors import ProviderError
 from edgekit.progress import Progress, Step, silent

@@ -71,7 +71,7 @@ def quiet() -> Iterator[None]:
 
     What could really be wrong is found by the parity gate.
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -14,6 +14,7 @@ from edgekit.prune.plan import Narrowing, PrunePlan, make_plan, plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.prune import Pruned, analyse, load_plan, prune, replay, save
 from edgekit.prune.recurrent_layers import RecurrentLayer
+from edgekit.prune.resolution import Resolution, resolutions
 from edgekit.prune.surgery import apply, lift, masked
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Pruned",
     "RecurrentLayer",
     "ResidualBlock",
+    "Resolution",
     "ZeroBranch",
     "actions",
     "analyse",
@@ -43,5 +45,6 @@ __all__ = [
     "prune",
     "prune_graph",
     "replay",
+    "resolutions",
     "save",
 ]

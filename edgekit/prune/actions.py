@@ -8,42 +8,53 @@ from dataclasses import dataclass
 from edgekit.prune.coupling import Coupling
 from edgekit.prune.importance import Importance
 from edgekit.prune.plan import PrunePlan, best, is_inside, make_plan
+from edgekit.prune.resolution import Resolution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Remove a block, or narrow a group.
+    """Remove a block, narrow a group, or scale the images down.
 
     Args:
-        subject: the block's or the group's name.
-        kept: the channels of the group that stay; empty for a block.
-        before: the group's channels; 0 for a block.
+        subject: the block's or the group's name, or `input`.
+        kept: the channels of the group that stay; else empty.
+        before: the group's channels; else 0.
+        resolution: the size of the images, if that is what it is about.
     """
 
     subject: str
     kept: tuple[int, ...]
     before: int
+    resolution: Resolution | None = None
 
     @property
     def removes_block(self) -> bool:
         """Whether this is about a block."""
-        return not self.before
+        return not self.before and self.resolution is None
 
     @property
     def text(self) -> str:
         """For people."""
+        if self.resolution is not None:
+            return str(self.resolution)
         return f"remove {self.subject}" if self.removes_block else f"{self.subject}: {self.before} -> {len(self.kept)}"
 
 
-def actions(coupling: Coupling, importance: Importance, *, grid: int) -> list[Action]:
-    """Every block that can go, and every width on the grid for every group, the least important channels first."""
+def actions(
+    coupling: Coupling, importance: Importance, *, grid: int, resolutions: Sequence[Resolution] = ()
+) -> list[Action]:
+    """Every block that can go, every width on the grid for every group, and the resolutions.
+
+    Of a group the least important channels go first.
+    """
     blocks = [Action(subject=f"block {block.name}", kept=(), before=0) for block in coupling.blocks]
     widths = [
         Action(subject=group.name, kept=tuple(best(importance, group.name, width)), before=len(group))
         for group in coupling.groups
         for width in group.widths(grid)
     ]
-    return [*blocks, *widths]
+    sizes = [Action(subject="input", kept=(), before=0, resolution=resolution) for resolution in resolutions]
+    return [*blocks, *widths, *sizes]
 
 
 def inside(coupling: Coupling) -> dict[str, str]:
@@ -62,8 +73,7 @@ def combine(coupling: Coupling, chosen: Sequence[Action]) -> PrunePlan:
     gone = {action.subject for action in chosen if action.removes_block}
     within = inside(coupling)
     kept = {
-        action.subject: action.kept
-        for action in chosen
-        if not action.removes_block and within.get(action.subject) not in gone
+        action.subject: action.kept for action in chosen if action.before and within.get(action.subject) not in gone
     }
-    return make_plan(coupling, kept, blocks)
+    resolution = next((action.resolution for action in chosen if action.resolution is not None), None)
+    return make_plan(coupling, kept, blocks, resolution)

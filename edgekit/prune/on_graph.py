@@ -6,6 +6,7 @@ asking what a plan would cost; a network that is kept is pruned as modules, with
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -32,12 +33,17 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
         plan: what to remove.
 
     Raises:
-        PruneError: the graph holds a tensor of the plan in another form (recurrent weights are packed by gate), or its
-            shapes no longer agree; export the pruned network instead.
+        PruneError: the graph holds a tensor of the plan in another form (recurrent weights are packed by gate), its
+            shapes no longer agree, or the plan scales images; export the pruned network instead.
     """
+    if plan.resolution is not None:
+        raise PruneError(
+            str(plan.resolution), where="prune_graph", rule="images as they come", way_out="export the pruned network"
+        )
     twin = model.clone()
     graph = twin.graph
     _check_recurrent(graph, plan.slices)
+    _open_flattenings(graph)
     # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
     found = [name for name in plan.slices if name in graph.initializers]
     if plan.slices and not found:
@@ -68,6 +74,23 @@ def _check_recurrent(graph: ir.Graph, names: Collection[str]) -> None:
             raise _packed(str(node.name))
 
 
+def _open_flattenings(graph: ir.Graph) -> None:
+    """Let a Reshape that merges its last dimensions find the merged size itself; the exporter writes it as a number."""
+    for node in graph:
+        if node.op_type != "Reshape" or node.inputs[0] is None or node.inputs[0].shape is None:
+            continue
+        before, after = node.inputs[0].shape, node.outputs[0].shape
+        if after is None or not 1 <= len(after) <= len(before):
+            continue
+        kept = len(after) - 1
+        if list(before[:kept]) == list(after[:kept]) and isinstance(after[kept], int):
+            size = np.array([0] * kept + [-1], np.int64)  # 0 copies a dimension, -1 takes the rest.
+            target = ir.Value(name=f"{node.outputs[0].name}.flattened", const_value=ir.tensor(size))
+            graph.register_initializer(target)
+            node.replace_input_with(1, target)
+            node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+
+
 def _packed(name: str) -> PruneError:
     return PruneError(
         f"{name} packs its weights by gate",
@@ -77,7 +100,7 @@ def _packed(name: str) -> PruneError:
     )
 
 
-def _disagree(how: object) -> PruneError:
+def _disagree(how: str) -> PruneError:
     return PruneError(
         f"shapes do not agree: {how}",
         where="prune_graph",
@@ -172,7 +195,11 @@ def _output_shapes(model: ir.Model) -> list[str]:
 
 
 def _inferred(model: ir.Model) -> ir.Model:
+    """The model with its shapes; without any where they disagree, which onnx-ir would log with a traceback."""
+    log = logging.getLogger(passes.ShapeInferencePass.__module__)
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         return passes.ShapeInferencePass(strict_mode=True, data_prop=True)(model).model
-    except Exception as error:
-        raise _disagree(error) from error
+    finally:
+        log.setLevel(level)

@@ -15,8 +15,9 @@ from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.coupling import Block, ChannelGroup, Coupling, removed_slices
 from edgekit.prune.importance import Importance
 from edgekit.prune.recurrent_layers import RecurrentLayer
+from edgekit.prune.resolution import Resolution
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class PrunePlan:
         slices: the same for the surgery: for each tensor and dimension the indexes that go.
         blocks: residual branches and recurrent layers that go.
         counts: for each of the user's modules the attributes that count channels, and what they become.
+        resolution: what its images are scaled to; None leaves them as they come.
     """
 
     fingerprint: str
@@ -45,15 +47,19 @@ class PrunePlan:
     slices: Mapping[str, Mapping[int, tuple[int, ...]]]
     blocks: tuple[Block, ...]
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    resolution: Resolution | None = None
 
     def __str__(self) -> str:
         rows = [f"{n.group}: {n.before} -> {len(n.kept)} channels" for n in self.narrowings]
         stays = {ResidualBlock: "its shortcut stays", RecurrentLayer: "its input goes on"}
         rows += [f"{block.name}: removed, {stays[type(block)]}" for block in self.blocks]
+        rows += [] if self.resolution is None else [str(self.resolution)]
         return "\n".join(rows) or "nothing to remove"
 
     def includes(self, other: Self) -> bool:
         """Whether it removes all that another plan for the same model removes, so that it can go on from there."""
+        if other.resolution not in (None, self.resolution):
+            return False
         return {block.name for block in other.blocks} <= {block.name for block in self.blocks} and all(
             set(indexes) <= set(self.slices.get(name, {}).get(axis, ()))
             for name, axes in other.slices.items()
@@ -75,6 +81,7 @@ class PrunePlan:
                 for block in self.blocks
             ],
             "counts": {module: dict(attributes) for module, attributes in self.counts.items()},
+            "resolution": None if self.resolution is None else asdict(self.resolution),
         }
 
     @classmethod
@@ -103,8 +110,9 @@ class PrunePlan:
                 blocks=tuple(_block(entry) for entry in data["blocks"]),
                 counts={
                     str(module): {str(name): int(value) for name, value in attributes.items()}
-                    for module, attributes in data.get("counts", {}).items()
+                    for module, attributes in data["counts"].items()
                 },
+                resolution=_resolution(data["resolution"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(
@@ -113,6 +121,13 @@ class PrunePlan:
                 rule="what PrunePlan.to_dict writes",
                 way_out="prune again",
             ) from error
+
+
+def _resolution(entry: Any) -> Resolution | None:
+    if entry is None:
+        return None
+    (rows, columns), (height, width) = entry["before"], entry["after"]
+    return Resolution(leaf=int(entry["leaf"]), before=(int(rows), int(columns)), after=(int(height), int(width)))
 
 
 def _block(entry: Any) -> Block:
@@ -136,7 +151,10 @@ def fingerprint(sizes: Mapping[str, Sequence[int]]) -> str:
 
 
 def make_plan(
-    coupling: Coupling, kept: Mapping[str, Sequence[int]] | None = None, blocks: Sequence[str] = ()
+    coupling: Coupling,
+    kept: Mapping[str, Sequence[int]] | None = None,
+    blocks: Sequence[str] = (),
+    resolution: Resolution | None = None,
 ) -> PrunePlan:
     """The plan that keeps the given channels of the given groups, all of the others, and drops the given blocks.
 
@@ -144,6 +162,7 @@ def make_plan(
         coupling: of the model.
         kept: for each group to be narrowed the indexes that stay.
         blocks: names of blocks to remove.
+        resolution: what images are scaled to.
 
     Raises:
         PruneError: a group or a block does not exist, or a group would be left empty.
@@ -171,6 +190,7 @@ def make_plan(
         slices=slices,
         blocks=tuple(coupling.block(name) for name in blocks),
         counts=counts,
+        resolution=resolution,
     )
 
 
@@ -182,6 +202,7 @@ def plan(
     scope: Literal["uniform", "global"] = "uniform",
     grid: int = 8,
     drop_blocks: Sequence[str] = (),
+    resolution: Resolution | None = None,
 ) -> PrunePlan:
     """Choose channels by importance, on the grid.
 
@@ -192,6 +213,7 @@ def plan(
         scope: `uniform` keeps the share in each group, `global` over all groups together.
         grid: widths stay on multiples of it where they were on one; no group falls below it.
         drop_blocks: residual blocks and recurrent layers to remove; groups inside them are left alone.
+        resolution: what images are scaled to.
 
     Raises:
         PruneError: a value is out of range, or a name unknown.
@@ -214,7 +236,7 @@ def plan(
     else:
         raise PruneError(f"unknown {scope!r}", where="--scope", rule="uniform or global")
     kept = {name: best(importance, name, width) for name, width in widths.items()}
-    return make_plan(coupling, kept, drop_blocks)
+    return make_plan(coupling, kept, drop_blocks, resolution)
 
 
 def best(importance: Importance, group: str, width: int) -> list[int]:

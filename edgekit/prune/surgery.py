@@ -17,6 +17,7 @@ from edgekit.prune.plan import PrunePlan, fingerprint
 from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
 from edgekit.prune.residual import FEATURES_LAST
 from edgekit.prune.resize import TRANSPOSED, resize
+from edgekit.prune.resolution import scale_input
 
 
 def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
@@ -43,6 +44,8 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
             remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
     for name, layers in _lost_layers(plan).items():
         drop_layers(modules[name], layers)
+    if plan.resolution is not None:
+        scale_input(pruned, plan.resolution)
     return pruned
 
 
@@ -117,7 +120,7 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
 
     A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes
     nothing, whatever the activation between makes of zero. A removed block's last module answers zero, a
-    removed recurrent layer what it is given.
+    removed recurrent layer what it is given. Images are scaled alike.
     """
     check_fit(model, plan)
     twin = copy.deepcopy(model)
@@ -133,6 +136,8 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
             modules[block.ending].register_forward_hook(lambda _module, _in, output: pytree.tree_map(_zeros, output))
     for name, layers in _lost_layers(plan).items():
         skip_layers(modules[name], layers)
+    if plan.resolution is not None:
+        scale_input(twin, plan.resolution)
     return twin
 
 

@@ -90,7 +90,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a run of `compress` found. `to_dict` is what `report.json` and `--json` hold."""
+    """Everything a run of `compress` found. `to_dict` is what `report.json` and `--json` hold.
+
+    `behaviour` says what changed between the original and the chosen file besides the metric's mean, on the test split,
+    in the form that `edgekit.validate.behaviour` describes; it is empty where the original itself was chosen.
+    """
 
     name: str
     metric: str
@@ -111,6 +115,7 @@ class Report:
     bundle: str
     report: str
     next_commands: Sequence[str]
+    behaviour: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, stage: str) -> StageRow:
         """The row of one stage."""

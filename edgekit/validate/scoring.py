@@ -22,7 +22,7 @@ from edgekit import stats
 from edgekit.device.session import open_session
 from edgekit.errors import DataError, StoreError
 from edgekit.progress import Progress, Step, silent
-from edgekit.spec import IOSpec
+from edgekit.spec import Feeds, IOSpec
 from edgekit.stats import Estimate
 from edgekit.store import write_atomic, write_json
 from edgekit.tasks import Arrays, Task, outputs_of
@@ -46,6 +46,7 @@ class Score:
         higher_is_better: whether a larger metric is the better one.
         per_sample: float64 [n], in the metric's unit: their mean is the metric.
         outputs: the model's outputs for the first samples, as many as 256 MB hold; for agreement with another model.
+        target: what these samples' answers should be; None where that is no single array.
     """
 
     metric: Estimate
@@ -54,6 +55,7 @@ class Score:
     higher_is_better: bool
     per_sample: np.ndarray
     outputs: Arrays
+    target: np.ndarray | None = None
 
     @property
     def n(self) -> int:
@@ -78,6 +80,8 @@ class Score:
         """
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {f"output_{index}": array for index, array in enumerate(self.outputs)}
+        if self.target is not None:
+            arrays["target"] = self.target
         np.savez_compressed(buffer, per_sample=self.per_sample, **arrays)
         write_atomic(folder / _ARRAYS, buffer.getvalue())
         write_json(folder / _RECORD, self.to_dict())
@@ -93,7 +97,9 @@ class Score:
             record = json.loads((folder / _RECORD).read_text())
             with np.load(io.BytesIO((folder / _ARRAYS).read_bytes()), allow_pickle=False) as arrays:
                 per_sample = arrays["per_sample"]
-                outputs = tuple(arrays[f"output_{index}"] for index in range(len(arrays.files) - 1))
+                count = sum(name.startswith("output_") for name in arrays.files)
+                outputs = tuple(arrays[f"output_{index}"] for index in range(count))
+                target = arrays["target"] if "target" in arrays.files else None
             return cls(
                 metric=Estimate(**record["metric"]),
                 name=str(record["name"]),
@@ -101,6 +107,7 @@ class Score:
                 higher_is_better=bool(record["higher_is_better"]),
                 per_sample=per_sample,
                 outputs=outputs,
+                target=target,
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise StoreError(
@@ -145,16 +152,29 @@ def score(
         DataError: no targets, or targets or outputs that do not fit the task, or outputs that are NaN or infinite.
         ProviderError: the provider is unknown, absent, or did not take the model.
     """
+    answer = answers_of(model, spec=spec, provider=provider, threads=threads)
+    size = fixed_batch(spec) or batch_size
+    batches = loader(data, size, model=signature or signature_of(spec), limit=limit, seed=seed)
+    return _scored(
+        lambda batch: answer(feeds_of(batch, spec)), batches, task, where=str(model), seed=seed, progress=progress
+    )
+
+
+def answers_of(model: Path, *, spec: IOSpec, provider: str = "cpu", threads: int = 1) -> Callable[[Feeds], Arrays]:
+    """What an ONNX file answers in ONNX Runtime; a file with a fixed batch size is fed that many, filled up.
+
+    Raises:
+        ProviderError: the provider is unknown, absent, or did not take the model.
+    """
     session = open_session(model, provider=provider, threads=threads)
     size = fixed_batch(spec)
-    batches = loader(data, size or batch_size, model=signature or signature_of(spec), limit=limit, seed=seed)
 
-    def run(batch: Batch) -> Arrays:
-        feeds = feeds_of(batch, spec)
-        outputs = session.run(None, padded(feeds, size) if size else feeds)
-        return tuple(output[: len(batch)] for output in outputs)
+    def answer(feeds: Feeds) -> Arrays:
+        samples = len(next(iter(feeds.values())))
+        outputs = session.run(None, padded(feeds, size) if size else dict(feeds))
+        return tuple(output[:samples] for output in outputs)
 
-    return _scored(run, batches, task, where=str(model), seed=seed, progress=progress)
+    return answer
 
 
 def score_torch(
@@ -195,12 +215,13 @@ def _scored(
 ) -> Score:
     samples: list[np.ndarray] = []
     kept: list[Arrays] = []
+    targets: list[Any] = []
     kept_bytes, done = 0, 0
     for index, batch in enumerate(batches):
         place = f"{where}, samples {done} to {done + len(batch) - 1}"
         outputs = run(batch)
         _finite(outputs, place)
-        target = _target(batch, place)
+        target = target_of(batch, place)
         task.check(outputs, target)
         values = np.asarray(task.per_sample(outputs, target), dtype=np.float64) * task.scale
         if values.shape != (len(batch),):
@@ -213,6 +234,7 @@ def _scored(
         samples.append(values)
         if kept_bytes < KEPT_BYTES:
             kept.append(outputs)
+            targets.append(target)
             kept_bytes += sum(output.nbytes for output in outputs)
         done += len(batch)
         progress(Step("scoring", index + 1, len(batches), {task.metric: float(np.mean(np.concatenate(samples)))}))
@@ -226,10 +248,22 @@ def _scored(
         higher_is_better=task.higher_is_better,
         per_sample=per_sample,
         outputs=tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)),
+        target=_together(targets),
     )
 
 
-def _target(batch: Batch, place: str) -> Any:
+def _together(targets: Sequence[Any]) -> np.ndarray | None:
+    """The targets of all batches as one array [n, ...]; None where they are several, or of different shapes."""
+    shapes = {np.shape(each)[1:] for each in targets if isinstance(each, np.ndarray)}
+    return np.concatenate(targets) if len(shapes) == 1 and all(isinstance(t, np.ndarray) for t in targets) else None
+
+
+def target_of(batch: Batch, place: str) -> Any:
+    """The targets of `batch` as arrays.
+
+    Raises:
+        DataError: there are none; `place` says where.
+    """
     if batch.target is None:
         raise DataError(
             "the data carry no targets",

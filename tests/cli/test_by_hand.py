@@ -261,25 +261,92 @@ def test_validate_prints_a_table_of_the_half_that_is_test(done, project, origina
     assert "validating" not in answer.out
 
 
-def test_bench_measures_all_files_in_one_run(done, original, int8, tmp_path):
-    words = [original.path, int8.path, "--time", "1s", "--batch", "2"]
+def test_validate_says_what_changed_besides_the_mean(edgekit, project, original, int8, answers):
+    words = ["--file", original.path, "--file", int8.path, "--split", "all-test", "--time", "1s"]
+    gates = ["--max-churn", "0", "--max-worst-class-drop", "100", "--max-robustness-drop", "100"]
+    answer = edgekit("validate", *project.words, *words, *gates, "--robustness-time", "2s", "--json")
+    (about,) = answer.json["behaviour"]
+    x, labels = project.source.test_data().tensors
+    before, after = (answers(path, x).argmax(1) for path in (original.path, int8.path))
+    assert about["churn"]["counts"] == {
+        "n": 96,
+        "changed": int((before != after).sum()),
+        "fixed": int(((before != labels.numpy()) & (after == labels.numpy())).sum()),
+        "broken": int(((before == labels.numpy()) & (after != labels.numpy())).sum()),
+        "both_wrong": 0,
+    }
+    assert [row["name"] for row in about["classes"]["rows"]] == ["ant", "bee", "cat", "dog"]
+    assert 0 < about["robustness"]["n"] <= 96
+    churn, worst, robustness = about["gates"]
+    assert (churn["gate"], churn["holds"]) == ("max_churn", bool((before == after).all()))
+    assert (worst["holds"], robustness["holds"]) == (True, True)
+    assert answer.code == (0 if churn["holds"] else 3)
+    assert all(len(each["picture"]) <= 2048 for each in about["broken_samples"]["shown"])
+
+
+def test_a_broken_gate_of_validate_is_named_and_is_an_exit_code(edgekit, project, original, int8):
+    words = ["--file", original.path, "--file", int8.path, "--time", "1s", "--robustness-time", "0"]
+    answer = edgekit("validate", *project.words, *words, "--max-robustness-drop", "1", "--max-churn", "100")
+    assert answer.code == 3
+    for text in (
+        "original.int8 against original: what changed besides the mean (n = 48)",
+        "churn, %",
+        "drop of the worst class: ",
+        "rise of ECE, points",
+        "robustness: not measured: no time was given for it",
+        "gate BROKEN: robustness drop, points: not measured, at most 1.00",
+        "gate holds: churn, percent: ",
+    ):
+        assert text in answer.out
+    alone = edgekit("validate", *project.words, "--file", original.path, "--max-churn", "1")
+    assert (alone.code, "gates, but one file" in alone.err) == (4, True)
+
+
+def test_bench_measures_all_files_in_one_run(done, original, int8, bundle, tmp_path):
+    words = [original.path, int8.path, bundle.folder, "--time", "0.5s", "--batch", "2", "--starts", "1"]
     answer = done("bench", *words, "--raw", tmp_path / "raw.json", "--json")
-    files = answer.json["files"]
-    assert (answer.err, list(files)) == ("", ["original", "original.int8"])
-    assert files["original"]["ratio"]["value"] == 1.0
-    raw = json.loads((tmp_path / "raw.json").read_text())
-    assert list(raw) == list(files)
-    for name, row in files.items():
-        p50, samples = row["latency"]["p50_ms"]["value"], raw[name]["samples_ms"]
-        assert min(samples) <= p50 <= max(samples)
-    text = done("bench", *words).out
-    for part in ("cpu, 1 thread, batch 2", "original ", "original.int8", "measured for 1.0 s at most"):
+    rows = answer.json["candidates"]
+    assert (answer.err, [row["name"] for row in rows]) == ("", ["original", "original.int8", "net.edgekit"])
+    assert rows[0]["ratio"]["value"] == 1.0
+    assert [row["query_samples"] for row in rows] == [2, 2, 2]
+    assert answer.json["sha256"]["original"] == hashlib.sha256(original.path.read_bytes()).hexdigest()
+    assert rows[0]["nodes_by_provider"]["CPUExecutionProvider"] > 0
+    for row, kept in zip(rows, json.loads((tmp_path / "raw.json").read_text())["candidates"], strict=True):
+        samples = kept["latency"]["samples_ms"]
+        assert row["latency"]["p50_ms"]["n"] == len(kept["latency"]["rounds_ms"])
+        assert min(samples) <= row["latency"]["p50_ms"]["value"] <= max(samples)
+        assert "samples_ms" not in row["latency"]
+
+
+def test_bench_shows_what_was_measured_and_where_the_time_goes(done, original, int8):
+    text = done("bench", original.path, int8.path, "--time", "0.2s", "--starts", "2", "--profile-nodes").out
+    for part in ("cpu, 1 thread, batch 1", "original.int8", "measured for 0.2 s at most, in 2 processes each"):
         assert part in text
+    assert "costliest nodes, under the profiler" in text
+    assert "Conv" in text
+
+
+def test_bench_times_pytorch_beside_a_file_and_every_batch_size(done, project, original):
+    words = [original.path, f"{project.path}:model", "--time", "0.2s", "--starts", "1", "--batch", "1,4", "--json"]
+    rows = done("bench", *words).json["candidates"]
+    names = [f"{name}, batch {batch}" for name in ("original", "net.py:model (eager)") for batch in (1, 4)]
+    assert [row["name"] for row in rows] == names
+    assert [row["batch"] for row in rows] == [1, 4, 1, 4]
+    assert all(row["status"] == "measured" for row in rows)
+
+
+def test_bench_in_the_scenario_of_a_server_says_what_it_cannot_serve(done, tiny):
+    words = ["bench", tiny, "--scenario", "server", "--time", "0.3s", "--starts", "1", "--rate"]
+    assert "more than it can serve" in done(*words, "1000000").out
+    (row,) = done(*words, "200", "--json").json["candidates"]
+    assert not any("more than it can serve" in text for text in row["remarks"])
 
 
 def test_bench_takes_inputs_from_a_file(done, tiny, tmp_path):
     np.savez(tmp_path / "in.npz", x=np.ones((3, 4), np.float32))
-    assert done("bench", tiny, "--data", tmp_path / "in.npz", "--time", "0.1s", "--json").json["files"]["tiny"]
+    words = [tiny, "--data", tmp_path / "in.npz", "--time", "0.1s", "--starts", "1", "--json"]
+    (row,) = done("bench", *words).json["candidates"]
+    assert (row["name"], row["batch"]) == ("tiny", 3)
 
 
 def test_bundle_holds_the_very_files(bundle, original, int8, project):

@@ -32,7 +32,8 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_next_commands(run):
     lines = run.answer.out.splitlines()
     assert lines[0].strip() == "net-model: test split, ONNX Runtime"
     report = json.loads((run.folder / "report.json").read_text())
-    until = next((at for at, line in enumerate(lines) if line.startswith("front: ")), len(lines))
+    later = ("front: ", f"{report['verdict']['chosen']} against fp32: what changed besides the mean")
+    until = next((at for at, line in enumerate(lines) if line.strip().startswith(later)), len(lines))
     table = [line for line in lines[:until] if line.startswith("│")]
     assert len(table) == len(report["stages"])
     for row, line in zip(report["stages"], table, strict=True):
@@ -44,6 +45,20 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_next_commands(run):
     end = lines[lines.index(report["verdict"]["text"]) :]
     assert end[1:3] == [f"  bundle  {run.folder / 'net-model.edgekit'}", f"  report  {run.folder / 'report.json'}"]
     assert end[4:] == ["next", *(f"  {command}" for command in report["next_commands"])]
+
+
+def test_the_report_says_what_changed_besides_the_mean(run):
+    report = json.loads((run.folder / "report.json").read_text())
+    chosen, about = report["verdict"]["chosen"], report["behaviour"]
+    row = next(row for row in report["stages"] if row["stage"] == chosen)
+    assert (about == {}) == (chosen == "fp32")
+    if about:
+        assert (about["reference"], about["candidate"], about["n"]) == ("fp32", chosen, row["metric"]["n"])
+        counts = about["churn"]["counts"]
+        assert (counts["fixed"], counts["broken"]) == (row["fixed"], row["broken"])
+        assert about["churn"]["changed"]["value"] == pytest.approx(100 - row["agreement"]["value"])
+        assert about["gates"] == []
+        assert f"{chosen} against fp32: what changed besides the mean" in run.answer.out
 
 
 def test_the_figures_are_those_of_the_files(run):

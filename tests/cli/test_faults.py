@@ -476,7 +476,7 @@ def test_what_lies_where_a_bundle_is_to_be_is_not_replaced(fails, error_text, he
 
 def test_bench_names_the_file_that_cannot_be_written(fails, error_text, here, tiny):
     (here / "blocked").write_text("mine")
-    text = fails("bench", tiny, "--time", "0.1s", "--raw", "blocked/raw.json")
+    text = fails("bench", tiny, "--time", "0.1s", "--starts", "1", "--raw", "blocked/raw.json")
     assert text.endswith(error_text("cannot write: File exists", "blocked", ROOM, FREE))
 
 
@@ -549,10 +549,18 @@ def test_files_that_cannot_be_measured_are_named(fails, error_text, here, tiny, 
         f"the same as {tiny}: x float32 [?, 4] -> y float32 [?, 2]",
         "compare files that were made from one model",
     )
-    text = fails("bench", tiny, "odd.onnx")
-    assert text.startswith("error: ONNX Runtime refuses the file: ")
+    text = fails("bench", "odd.onnx", "--time", "0.1s")
+    assert text.startswith("error: ")
     assert "NoSuchOperator" in text
-    assert "  where: odd.onnx\n" in text
+    assert "  where: odd\n" in text
+
+
+def test_a_file_that_does_not_run_is_a_row_and_the_others_are_measured(done, here, tiny, make_onnx):
+    make_onnx(here / "odd.onnx", "x", op="NoSuchOperator")
+    answer = done("bench", tiny, "odd.onnx", "--time", "0.1s", "--starts", "1", "--json").json
+    measured, failed = answer["candidates"]
+    assert (measured["status"], failed["status"]) == ("measured", "failed")
+    assert "NoSuchOperator" in failed["reason"]
 
 
 def test_inputs_that_do_not_fit_the_file_are_named(fails, error_text, here, tiny):

@@ -78,6 +78,16 @@ def test_every_option_and_argument_is_explained(name):
     assert silent == []
 
 
+@pytest.mark.parametrize("name", ["compress", "validate"])
+def test_the_gates_say_what_they_count_and_in_which_unit(edgekit, name):
+    text = " ".join(edgekit(name, "--help").out.replace("│", " ").split())
+    for words in (
+        *("--max-churn PERCENT", "--max-worst-class-drop POINTS", "--max-ece-rise POINTS"),
+        *("--max-robustness-drop POINTS", "Evaluated once, on the test split at the end"),
+    ):
+        assert words in text
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_of_a_command_is_one_that_parses(name):
     text = " ".join(COMMANDS[name].help.split())

@@ -10,6 +10,7 @@ from edgekit.compress.stages import File
 from edgekit.errors import EdgekitError
 from edgekit.spec import IOSpec
 from edgekit.stats import Estimate
+from edgekit.validate.behaviour import Figures, Gates
 
 
 def exact(value, error=0.0):
@@ -22,7 +23,7 @@ def added_up(taken):
 
 @pytest.fixture
 def candidate(tmp_path):
-    def make(stage, drop, latency_ms, *, error=0.1, size=1000, number=1):
+    def make(stage, drop, latency_ms, *, error=0.1, size=1000, number=1, changes=None):
         path = Path(tmp_path / f"{stage}.onnx")
         path.write_bytes(b"x" * size)
         file = File(
@@ -34,7 +35,8 @@ def candidate(tmp_path):
             sha256="",
             details={},
         )
-        return Candidate(file=file, round=number, drop=exact(drop, error), latency_ms=latency_ms)
+        changes = changes or Figures()
+        return Candidate(file=file, round=number, drop=exact(drop, error), latency_ms=latency_ms, changes=changes)
 
     return make
 
@@ -56,6 +58,52 @@ def test_the_closest_is_kept_where_none_holds(candidate):
     fp32 = candidate("fp32", 0.0, 1.0, error=0.0, number=0)
     near, far = candidate("near", 0.6, 0.3), candidate("far", 3.0, 0.1)
     assert choose([fp32, near, far], Budget(max_drop=0.5, max_latency_ms=0.35)).file.stage == "near"
+
+
+def test_a_gate_is_held_on_the_selection_split_with_the_same_margin(candidate):
+    def changed(churn, error=0.2):
+        return Figures(churn=exact(churn, error), worst_class_drop=exact(1.0), ece_rise=exact(0.0))
+
+    fp32 = candidate("fp32", 0.0, 1.0, error=0.0, number=0, changes=Figures.unchanged())
+    files = [
+        fp32,
+        candidate("calm", 0.1, 0.5, changes=changed(1.0)),
+        candidate("touching", 0.1, 0.4, changes=changed(1.95)),
+        candidate("restless", 0.1, 0.3, changes=changed(9.0)),
+    ]
+    assert choose(files, Budget(max_drop=0.5)).file.stage == "restless"
+    assert choose(files, Budget(max_drop=0.5, gates=Gates(max_churn=2))).file.stage == "calm"
+    hurried = Budget(max_drop=0.5, max_latency_ms=0.45, gates=Gates(max_churn=2))
+    assert choose(files, hurried).file.stage == "touching"
+    assert choose(files, Budget(max_drop=0.5, gates=Gates(max_worst_class_drop=0.5))).file.stage == "fp32"
+    # What is measured at the end only decides nothing.
+    assert choose(files, Budget(max_drop=0.5, gates=Gates(max_robustness_drop=0))).file.stage == "restless"
+
+
+def test_where_no_file_holds_a_gate_the_closest_is_kept(candidate):
+    fp32 = candidate("fp32", 0.0, 1.0, error=0.0, number=0, changes=Figures.unchanged())
+    near, far = (
+        candidate(name, 0.0, ms, changes=Figures(churn=exact(churn)))
+        for name, ms, churn in (("a", 0.4, 3), ("b", 0.3, 9))
+    )
+    assert choose([fp32, near, far], Budget(max_latency_ms=0.45, gates=Gates(max_churn=2))).file.stage == "a"
+
+
+def test_a_budget_holds_with_its_gates():
+    budget = Budget(max_drop=0.5, gates=Gates(max_churn=2, max_robustness_drop=1))
+    assert budget.holds(exact(0.4), Figures(churn=exact(1.9)))
+    assert not budget.holds(exact(0.4), Figures(churn=exact(1.9, error=0.3)))
+    assert not budget.holds(exact(0.6), Figures(churn=exact(1.9)))
+    assert budget.to_dict() == {
+        "max_drop_points": 0.5,
+        "max_latency_ms": None,
+        "max_size_bytes": None,
+        "max_churn": 2,
+        "max_worst_class_drop": None,
+        "max_ece_rise": None,
+        "max_robustness_drop": 1,
+        "time_s": 900.0,
+    }
 
 
 def test_int8_that_is_slower_does_not_ship_unless_size_asks_for_it(candidate):
@@ -188,3 +236,24 @@ def test_where_the_greedy_way_is_clearly_worse_the_knapsack_has_the_rung():
     ]
     first, *_ = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={"a": "c", "b": "c"}, joint_damage=added_up)
     assert [choice.text for choice in first.choices] == ["c"]
+
+
+def test_a_wide_step_of_the_greedy_way_is_filled_with_what_lies_between():
+    choices = [
+        Choice(action=name, subject=name, text=name, damage=damage, gain_ms=gain, gain_bytes=1)
+        for name, damage, gain in (("a", 0.1, 0.2), ("b", 0.5, 0.4))
+    ]
+    rungs = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={}, joint_damage=added_up)
+    assert [[choice.text for choice in rung.choices] for rung in rungs] == [["a"], ["b"], ["a", "b"]]
+    assert [rung.predicted_ratio for rung in rungs] == pytest.approx([1 / 0.8, 1 / 0.6, 1 / 0.4])
+
+    # Measured together, the two do less damage than the second alone: then that one has no point.
+    joint = {frozenset("a"): 0.1, frozenset("b"): 0.5, frozenset("ab"): 0.4}
+    rungs = ladder(
+        choices,
+        baseline_ms=1.0,
+        baseline_bytes=100,
+        within={},
+        joint_damage=lambda taken: joint[frozenset(choice.text for choice in taken)],
+    )
+    assert [[choice.text for choice in rung.choices] for rung in rungs] == [["a"], ["a", "b"]]

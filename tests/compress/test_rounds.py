@@ -152,7 +152,8 @@ def test_a_machine_that_has_become_slow_does_not_make_a_candidate_slow(monkeypat
         for name in ("fp32", "int8", "pruned-1", "pruned-1-int8")
     }
     one = object.__new__(job._Job)
-    one.run, one.reference, one.plain_ms = SimpleNamespace(workload=SimpleNamespace(task=None)), None, {}
+    one.run, one.reference, one.plain_ms = SimpleNamespace(workload=SimpleNamespace(task=None), budget=BUDGET), None, {}
+    one.original = files["fp32"]
     plain = [files["fp32"], files["int8"]]
     found = [one._candidate(file, plain).latency_ms for file in files.values()]
     assert found == pytest.approx([2.0, 1.0, 1.0, 0.8])

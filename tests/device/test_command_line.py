@@ -66,11 +66,15 @@ def test_check(capsys, bundle):
 def test_bench(capsys, bundle):
     code, out, _ = run(capsys, "bench", bundle, "--time", "0.05")
     assert code == 0
-    for text in ("p50 ", "p90 ", "load ", "peak memory "):
+    for text in ("(variant exact (fp32, ", "p50 ", "p90 ", "load ", "peak memory "):
         assert text in out
-    figures = json.loads(run(capsys, "bench", "--json", bundle, "--time", "0.05")[1])
-    assert figures["footprint"]["size_bytes"] == (bundle / "models/model/exact/model.onnx").stat().st_size
-    assert figures["latency"]["rounds"] >= 30
+    file = bundle / "models/model/exact/model.onnx"
+    words = ["bench", "--json", bundle, file, "--time", "0.05", "--starts", "1", "--batch", "1,2"]
+    one, two, alone, both = json.loads(run(capsys, *words)[1])["candidates"]
+    assert [each["query_samples"] for each in (one, two, alone, both)] == [1, 2, 1, 2]
+    assert alone["size_bytes"] == file.stat().st_size < one["size_bytes"]
+    assert all(each["latency"]["rounds"] >= 30 for each in (one, two, alone, both))
+    assert run(capsys, "bench", bundle / "absent")[0] == 4
 
 
 def test_doctor(capsys, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgekit.device import Latency, measure
+from edgekit.device.rounds import Here, LostError, interleave
 from edgekit.errors import EdgekitError
 from edgekit.progress import Step
 
@@ -86,7 +87,7 @@ def test_stops_early_once_intervals_are_narrow_and_p99_can_be_told():
     clock = Clock()
     result = measure({"a": clock.work(10**6), "b": clock.work(10**6)}, time_s=10**6, clock=clock)
     assert 299 <= len(result["a"].samples_ms) < 1000
-    assert result["a"].p99 == 1.0
+    assert result["a"].p99.value == 1.0
 
 
 def test_the_loops_first_call_is_not_counted():
@@ -155,9 +156,13 @@ def latency(values):
 
 def test_percentiles_need_samples():
     assert latency(np.arange(28.0)).p90 is None
-    assert latency(np.arange(1, 102)).p90 == 91
+    assert shuffled(101).p90.value == 90
     assert latency(np.arange(298.0)).p99 is None
-    assert latency(np.arange(1001.0)).p99 == 990
+    assert shuffled(1001).p99.value == 990
+
+
+def shuffled(n):
+    return latency(np.random.default_rng(0).permutation(np.arange(float(n))))
 
 
 @pytest.mark.parametrize(
@@ -194,3 +199,77 @@ def test_dict_round_trip():
     assert data["p50_ms"]["value"] == pytest.approx(1.5)
     assert data["p99_ms"] is None
     assert "samples_ms" not in one.to_dict()
+
+
+def test_a_drift_that_both_share_leaves_the_ratio_alone():
+    rng = np.random.default_rng(1)
+    drift = np.linspace(1, 3, 80)
+    slow, fast = latency(2.0 * drift * rng.normal(1, 0.01, 80)), latency(drift * rng.normal(1, 0.01, 80))
+    ratio = fast.ratio_to(slow)
+    assert ratio.low <= 2.0 <= ratio.high
+    assert ratio.high - ratio.low < 0.02
+    (said,) = [text for text in fast.remarks() if "slower" in text]
+    assert said.startswith(f"became {fast.drift:.0%} slower")
+
+
+def test_a_quiet_machine_calls_for_no_remark():
+    assert latency(np.random.default_rng(2).normal(1, 0.01, 100)).remarks() == ()
+
+
+def test_an_unstable_machine_and_processes_that_differ_are_said_to_be_so():
+    rng = np.random.default_rng(3)
+    unstable = latency(rng.choice([1.0, 1.4], 100))
+    assert any(text.startswith("unstable: ") for text in unstable.remarks())
+    rounds = np.concatenate([np.full(30, 1.0), np.full(30, 1.04), np.full(30, 1.01)])
+    apart = Latency(samples_ms=rounds, rounds_ms=rounds, runs=(30, 30, 30))
+    assert any("3 processes differ by 4.0%" in text for text in apart.remarks())
+
+
+def test_processes_that_disagree_give_no_verdict():
+    """Each process alone would be sure; together they say that the file is not what makes the difference."""
+    rng = np.random.default_rng(4)
+    base = rng.normal(1, 0.002, 90)
+    factors = np.repeat([1.03, 0.99, 1.02], 30)
+    runs = (30, 30, 30)
+    first = Latency(samples_ms=base, rounds_ms=base, runs=runs)
+    other = Latency(samples_ms=base * factors, rounds_ms=base * factors, runs=runs)
+    assert other.verdict(first) == "no measurable difference"
+    assert latency(base[:30] * 1.03).verdict(latency(base[:30])) == "slower"
+    slower = Latency(samples_ms=base * 1.03, rounds_ms=base * 1.03, runs=runs)
+    assert slower.verdict(first) == "slower"
+    with pytest.raises(EdgekitError, match="rounds against"):
+        latency(base).ratio_to(first)
+
+
+def test_warm_up_goes_on_while_calls_get_faster():
+    clock, count = Clock(), itertools.count()
+
+    def call():
+        clock.now += max(1_000_000, 20_000_000 - 100_000 * next(count))
+
+    measure({"a": call}, time_s=0.001, min_rounds=2, warmup_s=0.2, clock=clock)
+    # 190 calls until it is at its fastest, of which 0.2 s would have held eleven.
+    assert next(count) > 190
+
+
+def test_one_that_is_lost_drops_out_and_the_others_go_on():
+    clock = Clock()
+
+    class Dies(Here):
+        def loop(self, count):
+            if clock.now > 200_000_000:
+                raise LostError("gone", where="b")
+            return super().loop(count)
+
+    timers = {name: kind(clock.work(5_000_000), clock) for name, kind in (("a", Here), ("b", Dies), ("c", Here))}
+    found = interleave(
+        timers,
+        time_s=0.5,
+        min_rounds=20,
+        warmup_s=0.01,
+        enough=lambda _times: False,
+        order=np.random.default_rng(0),
+        clock=clock,
+    )
+    assert (sorted(found.times), list(found.lost)) == (["a", "c"], ["b"])
+    assert len(found.times["a"]) == len(found.times["c"]) >= 20

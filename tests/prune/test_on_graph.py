@@ -7,6 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgekit.errors import PruneError
@@ -55,6 +56,17 @@ class Tokens(nn.Module):
         return self.head(x + self.down(torch.relu(self.up(x))))
 
 
+class Flat(nn.Module):
+    """The flattened size is a number in the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 4, 5)
+
+    def forward(self, x):
+        return self.head(F.adaptive_avg_pool2d(torch.relu(self.conv(x)), 2).flatten(1))
+
+
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -75,10 +87,11 @@ def answers(model, x):
         (Residual, (2, 3, 9, 9), {"first.0": range(0, 24, 3), "wide.0": range(8), "head.0": range(5, 20)}, []),
         (Residual, (2, 3, 9, 9), {"stem.0": [1, 2, 3, 9], "wide.0": range(9)}, ["first.0"]),
         (Residual, (2, 3, 9, 9), {}, ["first.0", "wide.0"]),
+        (Flat, (2, 3, 8, 8), {"conv": [0, 2, 3]}, []),
         (Tokens, (2, 5, 8), {"up": [0, 3, 4, 7]}, []),
         (Tokens, (2, 5, 8), {}, ["up"]),
     ],
-    ids=["widths", "a stream and a block", "blocks", "tokens", "a block of tokens"],
+    ids=["widths", "a stream and a block", "blocks", "a flattened size", "tokens", "a block of tokens"],
 )
 def test_it_answers_as_the_exported_pruned_network(make, shape, kept, blocks, tmp_path):
     model, x = make().eval(), torch.randn(shape)

@@ -97,7 +97,7 @@ RECIPES = {
     "convnext": Recipe(network=ConvNeXt, epochs=4, settings=_ADAMW),
     "csp_silu": Recipe(network=CSPClassifier, epochs=4, settings=_SGD),
     "vit_tiny": Recipe(network=ViT, epochs=4, settings=_ADAMW),
-    "resnet56": Recipe(network=lambda: ResNet(depth=56), epochs=3, settings=_SGD),
+    "resnet56": Recipe(network=lambda: ResNet(depth=56), epochs=12, settings=_SGD),
 }
 
 

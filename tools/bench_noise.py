@@ -1,0 +1,264 @@
+"""Whether `edgekit bench` sees what is there, and nothing else, a hundred times each.
+
+* an identical file under two names has to come out as *no measurable difference* in at least 95 of 100,
+* the same file with 3 % more work in its graph has to come out as *slower* in at least 90 of 100.
+
+    python tools/bench_noise.py                    # 200 repetitions, about nine minutes on a quiet machine
+    python tools/bench_noise.py --repetitions 5    # a try; the same command with more goes on from it
+    python tools/bench_noise.py --table            # measure nothing, write the page again
+
+How much work makes 3 % is found first, by timing files of more and more of it in one process. Each repetition is one
+whole benchmark (fresh processes, random order), as a user would run it, and is kept at once: a run that was stopped
+goes on where it was. Report and page go to artifacts/bench_noise; the exit code is 1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.device import describe, measure
+from edgekit.device.benchmark import benchmark
+from edgekit.device.candidates import Candidate
+from edgekit.device.latency import SAME
+from edgekit.device.session import open_session
+from edgekit.errors import EdgekitError
+from edgekit.store import write_atomic, write_json
+from edgekit.units import format_duration
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "artifacts" / "bench_noise"
+REPORT, PAGE = "noise.json", "README.md"
+KINDS = ("identical", "slower")
+WANTED = {"identical": "no measurable difference", "slower": "slower"}
+GOALS = {"identical": 0.95, "slower": 0.90}
+EXTRA, CLOSE = 0.03, 0.002
+"""How much more work, and how close to it the padding has to come."""
+WIDTH, DEPTH = 96, 40
+"""Of the network: products of a matrix with itself, 0.2 to 0.5 ms in one thread."""
+TIME_S, STARTS, WARMUP_S = 0.9, 3, 0.05
+"""Of each repetition; with starting six processes it takes about 2.7 s."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=100, help="of each kind (default 100)")
+    parser.add_argument("--time", type=float, default=TIME_S, help=f"seconds to measure in each (default {TIME_S})")
+    parser.add_argument("--starts", type=int, default=STARTS, help=f"processes of each file (default {STARTS})")
+    parser.add_argument("--out", type=Path, default=OUT, help="where it goes (default artifacts/bench_noise)")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier run has kept")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the page again")
+    options = parser.parse_args(arguments)
+    path = options.out / REPORT
+    try:
+        if options.table:
+            report = json.loads(path.read_text())
+        else:
+            known = json.loads(path.read_text()) if path.is_file() and not options.fresh else None
+            report = repeated(known, options.repetitions, time_s=options.time, starts=options.starts, path=path)
+    except EdgekitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    write_atomic(options.out / PAGE, page(report))
+    for kind in KINDS:
+        right, n = counted(report, kind)
+        print(f"{kind}: {right} of {n} came out as {WANTED[kind]} (goal: {GOALS[kind]:.0%})")
+    return 0 if all(holds(report, kind) for kind in KINDS) else 1
+
+
+def repeated(
+    known: Mapping[str, Any] | None, repetitions: int, *, time_s: float, starts: int, path: Path
+) -> dict[str, Any]:
+    """The report with `repetitions` of each kind; what `known` has is not done again, and each new one is kept."""
+    settings = {"time_s": time_s, "starts": starts, "extra": EXTRA, "smallest_effect": SAME}
+    if known is not None and known["settings"] != settings:
+        raise EdgekitError(
+            f"the kept repetitions were made with {known['settings']}",
+            where=str(path),
+            rule=f"all with the same settings, {settings}",
+            way_out="--fresh forgets them",
+        )
+    report: dict[str, Any] = {"settings": settings, "rows": [], **(known or {})}
+    report.setdefault("conditions", {})["before"] = report.get("conditions", {}).get("before") or describe()
+    with tempfile.TemporaryDirectory(prefix="edgekit-noise-") as folder:
+        files, padding = make_files(Path(folder))
+        report["padding"] = [*report.get("padding", []), padding]
+        begin = time.monotonic()
+        missing = [
+            (number, kind)
+            for number in range(repetitions)
+            for kind in KINDS
+            if not any((row["number"], row["kind"]) == (number, kind) for row in report["rows"])
+        ]
+        for made, (number, kind) in enumerate(missing, 1):
+            found = benchmark(
+                [
+                    Candidate(name="first", path=str(files["first"])),
+                    Candidate(name=kind, path=str(files[kind])),
+                ],
+                time_s=time_s,
+                starts=starts,
+                warmup_s=WARMUP_S,
+                width=0,
+                seed=2 * number + KINDS.index(kind),
+                placing=False,
+            )
+            if found.failed:
+                raise found.failed[0].reason
+            row = found.rows[1]
+            assert row.ratio is not None
+            report["rows"].append(
+                {
+                    "number": number,
+                    "kind": kind,
+                    "verdict": row.verdict,
+                    "ratio": row.ratio.to_dict(),
+                    "p50_ms": [each.latency.p50.value for each in found.rows],
+                }
+            )
+            report["conditions"]["after"] = describe()
+            write_json(path, report)
+            left = (time.monotonic() - begin) / made * (len(missing) - made)
+            shown = f"{row.ratio.value:.4f} [{row.ratio.low:.4f}, {row.ratio.high:.4f}]"
+            print(f"{number + 1:3d} {kind:<9} {shown} {row.verdict}; {format_duration(left)} left", flush=True)
+    return report
+
+
+def make_files(folder: Path) -> tuple[dict[str, Path], dict[str, float]]:
+    """The files by name, and what was found out about the padding."""
+    files = {name: folder / f"{name}.onnx" for name in ("first", *KINDS)}
+    write_model(files["first"], 0)
+    write_model(files["identical"], 0)
+    padding, gain = padded(folder)
+    write_model(files["slower"], padding)
+    return files, {"elements": padding, "measured": round(gain, 4)}
+
+
+def padded(folder: Path) -> tuple[int, float]:
+    """How many more numbers one row of extra work needs to take 3 % of a run, and what it then takes, measured."""
+    elements, gain = 4096, 0.0
+    for attempt in range(12):
+        paths = {"without": 0, f"with-{attempt}": elements}
+        for name, extra in paths.items():
+            write_model(folder / f"{name}.onnx", extra)
+        calls = {name: _call(folder / f"{name}.onnx") for name in paths}
+        found = measure(calls, time_s=1.0, warmup_s=WARMUP_S, width=0)
+        without, extended = found.values()
+        gain = 1 / extended.ratio_to(without).value - 1
+        if abs(gain - EXTRA) < CLOSE:
+            break
+        # Half a step at most in either direction: measured gains are noisy where they are small.
+        elements = int(elements * min(3.0, max(0.4, EXTRA / max(gain, EXTRA / 10))))
+    return elements, gain
+
+
+def write_model(path: Path, extra: int) -> None:
+    """A network of matrix products, and a branch of exponentials of `extra` numbers beside it."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    rng = np.random.default_rng(0)
+    weights = (rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32)
+    nodes, last = [], "x"
+    constants = [numpy_helper.from_array(weights, "w")]
+    for index in range(DEPTH):
+        nodes += [
+            helper.make_node("MatMul", [last, "w"], [f"m{index}"]),
+            helper.make_node("Tanh", [f"m{index}"], [f"t{index}"]),
+        ]
+        last = f"t{index}"
+    outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, [WIDTH, WIDTH])]
+    if extra:
+        constants.append(numpy_helper.from_array(np.linspace(-1, 1, extra, dtype=np.float32), "p"))
+        nodes += [
+            # Added to an input, since ONNX Runtime would compute what is constant when it loads.
+            helper.make_node("ReduceMax", ["x"], ["one"], keepdims=0),
+            helper.make_node("Add", ["p", "one"], ["shifted"]),
+            helper.make_node("Exp", ["shifted"], ["grown"]),
+            helper.make_node("ReduceMax", ["grown"], ["extra"], keepdims=0),
+        ]
+        outputs.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, []))
+    graph = helper.make_graph(
+        nodes, "noise", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [WIDTH, WIDTH])], outputs, constants
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def counted(report: Mapping[str, Any], kind: str) -> tuple[int, int]:
+    """How many repetitions came out as they should, and how many there are."""
+    verdicts = [row["verdict"] for row in report["rows"] if row["kind"] == kind]
+    return verdicts.count(WANTED[kind]), len(verdicts)
+
+
+def holds(report: Mapping[str, Any], kind: str) -> bool:
+    """Whether a goal is met."""
+    right, n = counted(report, kind)
+    return n > 0 and right >= GOALS[kind] * n
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The README of a report."""
+    about, settings = report["conditions"]["before"], report["settings"]
+    extra = ", ".join(f"{each['measured']:.1%}" for each in report["padding"])
+    runtime = about["versions"].get("onnxruntime", about["versions"].get("onnxruntime-gpu"))
+    introduction = (
+        "`edgekit bench` on two files, again and again: once a file against a copy of itself, once against the same "
+        f"network with {EXTRA:.0%} more work in its graph ({extra} when it was made). Each repetition is a whole "
+        f"benchmark: {settings['starts']} fresh processes of each file, {settings['time_s']:g} s of measuring, random "
+        f"order. One thread of {about['cpu']['model']}, onnxruntime {runtime}, load {_load(about)} before and "
+        f"{_load(report['conditions'].get('after', about))} after. `python tools/bench_noise.py` makes it again."
+    )
+    meaning = (
+        "A ratio is how many times faster than the first file the second is, paired by round, the mean over processes. "
+        "Its interval comes from a block bootstrap over rounds within a bootstrap over processes; a verdict needs the "
+        f"whole interval beyond {settings['smallest_effect']:.0%}. For the slower file the truth is taken to be the "
+        "median of all repetitions."
+    )
+    lines = [
+        "# Does the benchmark see what is there?",
+        "",
+        introduction,
+        "",
+        "| file | should be | was | ratios: median [5 %, 95 %] | intervals that hold the truth | goal |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        rows = [row for row in report["rows"] if row["kind"] == kind]
+        if not rows:
+            continue
+        right, n = counted(report, kind)
+        values = [row["ratio"]["value"] for row in rows]
+        low, mid, high = np.quantile(values, [0.05, 0.5, 0.95])
+        truth = 1.0 if kind == "identical" else mid
+        holding = sum(row["ratio"]["low"] <= truth <= row["ratio"]["high"] for row in rows)
+        verdicts = Counter(row["verdict"] for row in rows)
+        others = ", ".join(f"{count} {name}" for name, count in verdicts.most_common() if name != WANTED[kind])
+        was = f"{right} of {n}{f' ({others})' if others else ''}"
+        goal = f"{GOALS[kind]:.0%}: {'met' if holds(report, kind) else 'MISSED'}"
+        cells = (kind, WANTED[kind], was, f"{mid:.4f} [{low:.4f}, {high:.4f}]", f"{holding} of {n}", goal)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", meaning, ""])
+
+
+def _load(about: Mapping[str, Any]) -> str:
+    load = about["cpu"]["load_average"]
+    return f"{load[0]:g}" if load else "unknown"
+
+
+def _call(path: Path) -> Any:
+    session = open_session(path)
+    feeds = {"x": np.random.default_rng(1).standard_normal((WIDTH, WIDTH)).astype(np.float32)}
+    return lambda: session.run(None, feeds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
