@@ -21,7 +21,7 @@ LAYERS = (
     ("device",),
     ("workload", "tasks", "training"),
     ("prune", "distill", "export", "quantize", "profiling"),
-    ("validate", "search", "bundle", "report"),
+    ("validate", "search", "bundle", "report", "explain"),
     ("compress", "demo"),
     ("cli", "__main__"),
 )

@@ -90,7 +90,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a run of `compress` found. `to_dict` is what `report.json` and `--json` hold."""
+    """Everything a run of `compress` found. `to_dict` is what `report.json` and `--json` hold.
+
+    `explanations` says how far the chosen file looks where the original looks; `edgekit.explain` has its shape.
+    """
 
     name: str
     metric: str
@@ -111,6 +114,7 @@ class Report:
     bundle: str
     report: str
     next_commands: Sequence[str]
+    explanations: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, stage: str) -> StageRow:
         """The row of one stage."""
