@@ -20,6 +20,10 @@ from edgekit.units import format_bytes, format_duration, format_latency, parse_d
 from edgekit.workload import Answered, Workload, WorkloadConfig, load_data, load_workload
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
+Split = Annotated[
+    Literal["selection", "test", "all-test"],
+    typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
+]
 Time = Annotated[str, typer.Option(help="How long to measure: 10s, 1m.", rich_help_panel=HOW)]
 
 
@@ -32,10 +36,7 @@ def validate(
     provider: Provider = "cpu",
     threads: Threads = 1,
     time: Time = "10s",
-    split: Annotated[
-        Literal["selection", "test", "all-test"],
-        typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
-    ] = "test",
+    split: Split = "test",
     json: AsJson = False,
 ) -> None:
     """Score real ONNX files and compare them with the first: metric, paired drop, agreement, latency, memory, nodes.
@@ -50,7 +51,7 @@ def validate(
     with show.progress(quiet=json) as progress:
         found = prove(
             named(file),
-            _split(config, workload, split),
+            split_of(config, workload, split),
             workload.task,
             spec=spec,
             baseline=next(iter(named(file))),
@@ -152,7 +153,8 @@ def bench(
     )
 
 
-def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:
+def split_of(config: WorkloadConfig, workload: Workload, name: str) -> Any:
+    """The part of the data that `Split` names."""
     if name != "all-test":
         return getattr(workload.splits, name)
     image = None if workload.preprocessing is None else workload.preprocessing.apply

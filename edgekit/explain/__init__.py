@@ -38,9 +38,17 @@ under `drift`, has this shape (an *estimate* is `{"value", "low", "high", "n"}`,
     }
 
 Where nothing could be computed, a report has only `{"notes": ["why"]}`.
+
+`explain.json` is `Explanation.to_dict`: `{"drift": the above without panels, "gradients": {"samples", "layers",
+"correlations": {method: estimate}, "completeness_gap", "notes"} or null, "attention": {"samples", "layers",
+"rollout_correlation", "layer_correlations", "notes"} or null, "concepts": [{"concept", "module", "layer", "output",
+"samples", "score": estimate, "random": estimate, "p", "significant"}], "notes"}`.
 """
 
+from edgekit.explain.attention import Attention, AttentionMap, attention, attention_maps, rollout
+from edgekit.explain.concepts import ConceptScore, concept_data, tcav
 from edgekit.explain.drift import Drift, Explained, FileDrift, drift, spearman
+from edgekit.explain.explanation import Explanation, explain
 from edgekit.explain.gradients import Attributions, Gradients, attributions, gradients
 from edgekit.explain.grid import Grid, grid_for, kind_of
 from edgekit.explain.occlusion import occlusion_map, runner
@@ -48,21 +56,31 @@ from edgekit.explain.pictures import panels
 from edgekit.explain.samples import Sample, draw
 
 __all__ = [
+    "Attention",
+    "AttentionMap",
     "Attributions",
+    "ConceptScore",
     "Drift",
     "Explained",
+    "Explanation",
     "FileDrift",
     "Gradients",
     "Grid",
     "Sample",
+    "attention",
+    "attention_maps",
     "attributions",
+    "concept_data",
     "draw",
     "drift",
+    "explain",
     "gradients",
     "grid_for",
     "kind_of",
     "occlusion_map",
     "panels",
+    "rollout",
     "runner",
     "spearman",
+    "tcav",
 ]

@@ -211,13 +211,13 @@ def _operands(name: str, args: Any) -> list[Tensor]:
     return [each for each in flat if isinstance(each, Tensor)]
 
 
-def _dot_product(
+def _dot_product(  # noqa: PLR0917 - torch's own signature
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
-    is_causal: bool = False,  # noqa: FBT001, FBT002 - torch's own signature
+    is_causal: bool = False,  # noqa: FBT001, FBT002 - likewise
     scale: float | None = None,
     enable_gqa: bool = False,  # noqa: FBT001, FBT002 - likewise
 ) -> Tensor:

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from edgekit.device.preprocess import Preprocessing
+from edgekit.explain.attention import Attention
 from edgekit.explain.drift import Drift, Explained
+from edgekit.explain.gradients import Gradients
 from edgekit.explain.grid import Grid, channel_axis, grid_for
 
 SMALL_BYTES = 15_000
 """A panel in a report is no larger, so that a report with eight of them can be mailed."""
 DPI, SMALL_DPI = 110, (80, 64, 52, 44, 36)
 COLOURS = 48
+MOST_HEADS, MOST_LAYERS = 4, 6
+"""Of a module, so many are drawn."""
 FOR, AGAINST = "#b2182b", "#2166ac"
 """Red speaks for the answer, blue against it."""
 
@@ -85,6 +89,61 @@ def occlusion_row(drift: Drift, each: Explained, files: Sequence[str] | None = N
         Map(title=_heading(drift, each, file), values=grid.spread(each.maps[file]))
         for file in (drift.original, *(files or [row.file for row in drift.files]))
     ]
+
+
+def side_by_side(
+    drift: Drift,
+    found: Gradients | None,
+    index: int,
+    *,
+    labels: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+) -> bytes:
+    """A PNG with all maps of one sample, the original's and the compressed ones' next to each other."""
+    each = drift.samples[index]
+    rows = [occlusion_row(drift, each)]
+    if found is not None and index < len(found.maps):
+        of_modules = found.maps[index]
+        methods = dict.fromkeys(method for maps in of_modules.values() for method in maps.maps)
+        rows += [
+            [
+                Map(title=f"{method}: {name}", values=maps.maps[method])
+                for name, maps in of_modules.items()
+                if method in maps.maps
+            ]
+            for method in methods
+        ]
+    title = f"sample {each.sample.index}: why {name_of(each.output, labels)} (red: for it, blue: against it)"
+    return draw(each.sample.feeds[drift.input], _grid_of(drift, each), rows, title, preprocessing=preprocessing)
+
+
+def draw_attention(found: Attention, index: int, title: str) -> bytes:
+    """A PNG with the attention of one sample: a row for each layer, the modules' heads side by side; rollout below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    modules = found.maps[index]
+    heads = min(MOST_HEADS, max(each.weights.shape[1] for maps in modules.values() for each in maps))
+    layers = min(MOST_LAYERS, max(map(len, modules.values())))
+    rolled = found.rollouts[index]
+    height, width = layers + bool(rolled), heads * len(modules)
+    figure = Figure(figsize=(1.5 * width + 0.3, 1.6 * height + 0.4), dpi=DPI, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.suptitle(f"attention, {title} (queries down, keys across)", fontsize=8)
+    axes = figure.subplots(height, width, squeeze=False)
+    for each in axes.flat:
+        each.axis("off")
+    for block, (module, maps) in enumerate(modules.items()):
+        for row, layer in enumerate(maps[:layers]):
+            for head in range(min(heads, layer.weights.shape[1])):
+                place = axes[row, block * heads + head]
+                place.imshow(layer.weights[0, head], cmap="magma", aspect="auto", interpolation="nearest")
+                place.set_title(f"{module}\n{layer.name[-24:]} head {head}", fontsize=5)
+        if module in rolled:
+            axes[-1, block * heads].imshow(rolled[module], cmap="magma", aspect="auto", interpolation="nearest")
+            axes[-1, block * heads].set_title(f"{module}\nrollout", fontsize=5)
+    canvas.draw()
+    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def panels(
