@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from edgekit.cli import benching, bundles, compressing, machine, proof, quantizing, searching, stages
+from edgekit.cli import benching, bundles, compressing, explaining, machine, proof, quantizing, searching, stages
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(stages.export),
         takes_workload(quantizing.quantize),
     ),
-    "The proof": (takes_workload(proof.validate), benching.bench),
+    "The proof": (takes_workload(proof.validate), benching.bench, takes_workload(explaining.explain)),
     "Bundles and devices": (
         takes_workload(bundles.bundle),
         bundles.inspect,

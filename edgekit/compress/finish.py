@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit.bundle import Variant, record_golden, scores_for, write_bundle
 from edgekit.compress.budget import MARGIN, Budget
+from edgekit.compress.explaining import explanations
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
@@ -71,6 +72,7 @@ def finish(
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
     broken += tuple(final["behaviour_broken"])
     best = _front(root, candidates, final["rows"])
+    explained = explanations(run, files, chosen.file)
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
     )
@@ -106,6 +108,7 @@ def finish(
         bundle=str(bundle),
         report=str(root / "report.json"),
         next_commands=_next(bundle, root, files, verdict),
+        explanations=explained,
     )
     _bundle(run, bundle, chosen, half=half, source=source, report=report)
     write_json(root / RAW, final["raw"])
