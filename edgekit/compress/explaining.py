@@ -13,22 +13,22 @@ from edgekit.errors import DataError
 from edgekit.explain import draw, drift, grid_for, kind_of, panels
 from edgekit.store import write_json
 
-SAMPLES, PANELS, TIME_S = 64, 6, 15.0
+SAMPLES, PANELS, MOST_S = 64, 6, 15.0
 LONGEST = 128
 """Sequences that are longer are not occluded here: each step would be a run of the network."""
 EXPLANATIONS = "explanations.json"
 
 
-def explanations(run: Run, files: Sequence[File], chosen: File) -> dict[str, Any]:
+def explanations(run: Run, files: Sequence[File], chosen: File, *, time_s: float) -> dict[str, Any]:
     """Explanation drift of the chosen file, and of the original's int8 twin, against the original, the first file.
 
-    On the test split, beside the final measurements; no decision looks at it. `edgekit.explain` documents the shape.
+    For at most about `time_s`, on the test split, beside the final measurements; no decision looks at it. `edgekit.explain` documents the shape.
     """
     original = files[0]
     compared = {file.stage: file for file in files if file.stage in {original.stage, "int8", chosen.stage}}
 
     def make(folder: Path) -> None:
-        write_json(folder / EXPLANATIONS, _explanations(run, compared, original, chosen))
+        write_json(folder / EXPLANATIONS, _explanations(run, compared, original, chosen, min(time_s, MOST_S)))
 
     key = {"files": [file.sha256 for file in compared.values()], "chosen": chosen.sha256}
     folder = run.stage("explain", key, make)
@@ -36,7 +36,7 @@ def explanations(run: Run, files: Sequence[File], chosen: File) -> dict[str, Any
     return found
 
 
-def _explanations(run: Run, compared: dict[str, File], original: File, chosen: File) -> dict[str, Any]:
+def _explanations(run: Run, compared: dict[str, File], original: File, chosen: File, time_s: float) -> dict[str, Any]:
     workload, settings = run.workload, run.settings
     if workload.task.name != "classification":
         return {"notes": [f"not compared: the task is {workload.task.name}, and only classes are explained here"]}
@@ -57,7 +57,7 @@ def _explanations(run: Run, compared: dict[str, File], original: File, chosen: F
             spec=original.spec,
             # Windows side by side: a quarter of the runs, for a first look.
             stride=min(grid.window) if kind == "image" else None,
-            time_s=TIME_S,
+            time_s=time_s,
             threads=settings.threads,
             seed=settings.seed,
             progress=run.progress,

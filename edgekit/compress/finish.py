@@ -30,6 +30,8 @@ from edgekit.workload import loader
 FINAL = "final.json"
 RAW = "latency-raw.json"
 GOLDEN_SAMPLES = 4
+LOOK_SHARE = 0.03
+"""Of the time budget, at most, for a look at what nobody has set a limit on: robustness, and explanations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def finish(
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
     broken += tuple(final["behaviour_broken"])
     best = _front(root, candidates, final["rows"])
-    explained = explanations(run, files, chosen.file)
+    explained = explanations(run, files, chosen.file, time_s=LOOK_SHARE * budget.time_s)
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
     )
@@ -246,7 +248,7 @@ def _behaviour(run: Run, original: File, chosen: File, found: Validation) -> Beh
             chosen.path,
             workload.task,
             inputs,
-            time_s=settings.robustness_time_s,
+            time_s=min(settings.robustness_time_s, LOOK_SHARE * run.budget.time_s),
             threads=settings.threads,
             progress=run.progress,
         )
