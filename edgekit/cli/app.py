@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from edgekit.cli import bundles, compressing, machine, proof, quantizing, searching, stages
+from edgekit.cli import bundles, compressing, machine, proof, quantizing, reporting, searching, stages
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(stages.export),
         takes_workload(quantizing.quantize),
     ),
-    "The proof": (takes_workload(proof.validate), proof.bench),
+    "The proof": (takes_workload(proof.validate), proof.bench, reporting.report, reporting.compare),
     "Bundles and devices": (
         takes_workload(bundles.bundle),
         bundles.inspect,

@@ -16,13 +16,13 @@ from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
 from edgekit.device.environment import describe
-from edgekit.report import ProviderRow, Report, StageRow, Verdict
+from edgekit.report import ProviderRow, Report, StageRow, Verdict, card, facts_of
 from edgekit.search import Member, Point, front
 from edgekit.stats import Estimate
 from edgekit.store import write_json
 from edgekit.units import format_bytes, format_latency
 from edgekit.validate import Row, feeds_of, first_feeds, validate
-from edgekit.workload import loader
+from edgekit.workload import Workload, loader
 
 FINAL = "final.json"
 RAW = "latency-raw.json"
@@ -313,8 +313,21 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
             "pruned": decisions,
         },
         golden=record_golden(source.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
-        files={"edgekit/report.json": json.dumps(report.to_dict(), indent=2).encode()},
+        files={
+            "edgekit/report.json": json.dumps(report.to_dict(), indent=2).encode(),
+            "README.md": card(report.to_dict(), facts_of(_about(workload))).encode(),
+        },
     )
+
+
+def _about(workload: Workload) -> dict[str, Any]:
+    """What a model card says of a workload."""
+    return {
+        "model": workload.model_reference,
+        "task": workload.task.name,
+        "mean": None if workload.preprocessing is None else workload.preprocessing.mean,
+        "test": workload.splits.sources.get("test"),
+    }
 
 
 def _verdict(row: StageRow, broken: Sequence[str], metric: str) -> str:

@@ -43,7 +43,8 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_next_commands(run):
     assert report["verdict"]["text"].startswith("budget holds with ")
     end = lines[lines.index(report["verdict"]["text"]) :]
     assert end[1:3] == [f"  bundle  {run.folder / 'net-model.edgekit'}", f"  report  {run.folder / 'report.json'}"]
-    assert end[4:] == ["next", *(f"  {command}" for command in report["next_commands"])]
+    assert end[3] == f"  page    {run.folder / 'report.html'}"
+    assert end[5:] == ["next", *(f"  {command}" for command in report["next_commands"])]
 
 
 def test_the_figures_are_those_of_the_files(run):
