@@ -60,6 +60,17 @@ def test_the_figures_are_those_of_the_files(run):
     assert stages["pruned-1"]["parameters"] < stages["fp32"]["parameters"]
 
 
+def test_a_run_leaves_a_page_and_its_bundle_a_model_card(run, edgekit):
+    report = json.loads((run.folder / "report.json").read_text())
+    page = (run.folder / "report.html").read_text()
+    assert "<svg" in page
+    assert f"{report['stages'][0]['sha256'][:12]}" in page
+    assert str(run.words[0]) in page, "the command that makes it again"
+    card = (run.folder / "net-model.edgekit" / "README.md").read_text()
+    assert card.startswith('---\nlibrary_name: "onnx"\n')
+    assert edgekit("report", run.folder, "--format", "md").code == 0
+
+
 def test_any_point_of_the_front_can_be_bundled_later(run, edgekit, tmp_path):
     report = json.loads((run.folder / "report.json").read_text())
     points = json.loads((run.folder / "front.json").read_text())["points"]
