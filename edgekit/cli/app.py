@@ -7,7 +7,18 @@ from typing import Any
 
 import typer
 
-from edgekit.cli import benching, bundles, compressing, explaining, machine, proof, quantizing, searching, stages
+from edgekit.cli import (
+    benching,
+    bundles,
+    compressing,
+    explaining,
+    machine,
+    proof,
+    quantizing,
+    reporting,
+    searching,
+    stages,
+)
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -30,7 +41,13 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(stages.export),
         takes_workload(quantizing.quantize),
     ),
-    "The proof": (takes_workload(proof.validate), benching.bench, takes_workload(explaining.explain)),
+    "The proof": (
+        takes_workload(proof.validate),
+        benching.bench,
+        takes_workload(explaining.explain),
+        reporting.report,
+        reporting.compare,
+    ),
     "Bundles and devices": (
         takes_workload(bundles.bundle),
         bundles.inspect,

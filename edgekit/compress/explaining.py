@@ -22,7 +22,8 @@ EXPLANATIONS = "explanations.json"
 def explanations(run: Run, files: Sequence[File], chosen: File, *, time_s: float) -> dict[str, Any]:
     """Explanation drift of the chosen file, and of the original's int8 twin, against the original, the first file.
 
-    For at most about `time_s`, on the test split, beside the final measurements; no decision looks at it. `edgekit.explain` documents the shape.
+    For at most about `time_s`, on the test split, beside the final measurements; no decision looks at it.
+    `edgekit.explain` documents the shape.
     """
     original = files[0]
     compared = {file.stage: file for file in files if file.stage in {original.stage, "int8", chosen.stage}}
