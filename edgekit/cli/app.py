@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 
 import edgekit
-from edgekit.cli import benching, bundles, compressing, inspecting, machine, proof, quantizing, searching, stages
+from edgekit.cli import (
+    benching,
+    bundles,
+    compressing,
+    explaining,
+    inspecting,
+    machine,
+    proof,
+    quantizing,
+    reporting,
+    searching,
+    stages,
+)
 from edgekit.cli.options import takes_workload
 
 app = typer.Typer(
@@ -32,7 +44,13 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
         takes_workload(stages.export),
         takes_workload(quantizing.quantize),
     ),
-    "The proof": (takes_workload(proof.validate), benching.bench),
+    "The proof": (
+        takes_workload(proof.validate),
+        benching.bench,
+        takes_workload(explaining.explain),
+        reporting.report,
+        reporting.compare,
+    ),
     "Bundles and devices": (
         takes_workload(bundles.bundle),
         inspecting.inspect,

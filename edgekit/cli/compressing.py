@@ -36,7 +36,7 @@ from edgekit.cli.options import (
     providers,
 )
 from edgekit.errors import EdgekitError
-from edgekit.report import interval, stage_table
+from edgekit.report import interval, read_run, stage_table
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
 
 BUDGET_MISSED = 3
@@ -226,6 +226,13 @@ def _draw(points: Front, folder: Path) -> None:
     show.out.print(f"to bundle another one: edgekit bundle --run {shlex.quote(str(folder))} --point N\n", markup=False)
 
 
+def _page(folder: Path) -> Path:
+    """Write the page that people read, beside the report."""
+    from edgekit.report.page import write_page
+
+    return write_page(read_run(folder))
+
+
 def _positive(value: float, where: str) -> float:
     if not 0 < value < math.inf:
         raise EdgekitError(f"got {value}", where=where, rule="a positive number")
@@ -262,6 +269,7 @@ def _front(report: Mapping[str, Any], config: WorkloadConfig) -> Front:
 
 
 def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bool) -> None:
+    page = _page(folder)
     if json:
         show.data(report)
     else:
@@ -276,6 +284,7 @@ def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bo
             {
                 "bundle": report["bundle"],
                 "report": report["report"],
+                "page": str(page),
                 "time": format_duration(sum(report["seconds"].values())),
             },
         )

@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # They need torch and onnxruntime, and --help need not wait f
     from edgekit.workload import Workload, WorkloadConfig
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
+Split = Annotated[
+    Literal["selection", "test", "all-test"],
+    typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
+]
 Time = Annotated[str, typer.Option(help="How long to measure: 10s, 1m.", rich_help_panel=HOW)]
 
 
@@ -44,10 +48,7 @@ def validate(
     provider: Provider = "cpu",
     threads: Threads = 1,
     time: Time = "10s",
-    split: Annotated[
-        Literal["selection", "test", "all-test"],
-        typer.Option(help="selection (for decisions), test (once, at the end), or all-test: every test sample."),
-    ] = "test",
+    split: Split = "test",
     max_churn: MaxChurn = None,
     max_worst_class_drop: MaxWorstClassDrop = None,
     max_ece_rise: MaxEceRise = None,
@@ -76,7 +77,7 @@ def validate(
     spec = shared_spec(file)
     workload = load_workload(config)
     with show.progress(quiet=json) as progress:
-        data = _split(config, workload, split)
+        data = split_of(config, workload, split)
         found = prove(
             named(file),
             data,
@@ -134,7 +135,8 @@ def _print(found: Validation, workload: Workload, split: str, changes: Sequence[
         summary(each)
 
 
-def _split(config: WorkloadConfig, workload: Workload, name: str) -> Any:
+def split_of(config: WorkloadConfig, workload: Workload, name: str) -> Any:
+    """The part of the data that `Split` names."""
     from edgekit.workload import Answered, load_data
 
     if name != "all-test":

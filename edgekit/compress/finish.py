@@ -12,11 +12,12 @@ from typing import Any
 
 from edgekit.bundle import Variant, record_golden, scores_for, write_bundle
 from edgekit.compress.budget import MARGIN, Budget
+from edgekit.compress.explaining import explanations
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
 from edgekit.device.environment import describe
-from edgekit.report import ProviderRow, Report, StageRow, Verdict
+from edgekit.report import ProviderRow, Report, StageRow, Verdict, card, facts_of
 from edgekit.search import Member, Point, front
 from edgekit.stats import Estimate
 from edgekit.store import write_json
@@ -24,11 +25,13 @@ from edgekit.units import format_bytes, format_latency
 from edgekit.validate import Row, Validation, feeds_of, first_feeds, validate
 from edgekit.validate.behaviour import Behaviour, Figures, Inputs, Robustness, compare_behaviour, robustness
 from edgekit.validate.behaviour.behaviour import NOT_ASKED
-from edgekit.workload import loader
+from edgekit.workload import Workload, loader
 
 FINAL = "final.json"
 RAW = "latency-raw.json"
 GOLDEN_SAMPLES = 4
+LOOK_SHARE = 0.03
+"""Of the time budget, at most, for a look at what nobody has set a limit on: robustness, and explanations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,7 @@ def finish(
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
     broken += tuple(final["behaviour_broken"])
     best = _front(root, candidates, final["rows"])
+    explained = explanations(run, files, chosen.file, time_s=LOOK_SHARE * budget.time_s)
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
     )
@@ -106,6 +110,7 @@ def finish(
         bundle=str(bundle),
         report=str(root / "report.json"),
         next_commands=_next(bundle, root, files, verdict),
+        explanations=explained,
     )
     _bundle(run, bundle, chosen, half=half, source=source, report=report)
     write_json(root / RAW, final["raw"])
@@ -243,7 +248,7 @@ def _behaviour(run: Run, original: File, chosen: File, found: Validation) -> Beh
             chosen.path,
             workload.task,
             inputs,
-            time_s=settings.robustness_time_s,
+            time_s=_robustness_time_s(run),
             threads=settings.threads,
             progress=run.progress,
         )
@@ -257,6 +262,11 @@ def _behaviour(run: Run, original: File, chosen: File, found: Validation) -> Beh
         robustness=suffered,
         seed=settings.seed,
     )
+
+
+def _robustness_time_s(run: Run) -> float:
+    asked = run.settings.robustness_time_s
+    return asked if run.budget.gates.max_robustness_drop is not None else min(asked, LOOK_SHARE * run.budget.time_s)
 
 
 def _ratio(row: Row, int8: Row | None) -> dict[str, Any] | None:
@@ -364,18 +374,31 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
             "pruned": decisions,
         },
         golden=record_golden(source.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
-        files={"edgekit/report.json": json.dumps(_without_pictures(report.to_dict()), indent=2).encode()},
+        files={
+            "edgekit/report.json": json.dumps(_without_pictures(report.to_dict()), indent=2).encode(),
+            "README.md": card(report.to_dict(), facts_of(_about(workload))).encode(),
+        },
     )
 
 
 def _without_pictures(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report as it may travel: a bundle goes to others, and pictures of the user's test data are not theirs."""
-    changes = report["behaviour"]
-    if not changes:
-        return dict(report)
-    samples = changes["broken_samples"]
-    bare = {**samples, "shown": [{**each, "picture": None} for each in samples["shown"]]}
-    return {**report, "behaviour": {**changes, "broken_samples": bare}}
+    changes, explained = report["behaviour"], report["explanations"]
+    if changes:
+        samples = changes["broken_samples"]
+        bare = {**samples, "shown": [{**each, "picture": None} for each in samples["shown"]]}
+        changes = {**changes, "broken_samples": bare}
+    return {**report, "behaviour": changes, "explanations": {k: v for k, v in explained.items() if k != "panels"}}
+
+
+def _about(workload: Workload) -> dict[str, Any]:
+    """What a model card says of a workload."""
+    return {
+        "model": workload.model_reference,
+        "task": workload.task.name,
+        "mean": None if workload.preprocessing is None else workload.preprocessing.mean,
+        "test": workload.splits.sources.get("test"),
+    }
 
 
 def _verdict(row: StageRow, broken: Sequence[str], metric: str) -> str:

@@ -82,10 +82,11 @@ def benchmark(
         found={each.name: Found() for each in candidates},
     )
     for start in range(starts):
-        run.start((seed, start), partial(_share, progress, start, starts))
+        if len(run.lost) < len(candidates):
+            run.start((seed, start), partial(_share, progress, start, starts))
     progress(Step(WORK, 100, 100))
     lasting = [each for each in candidates if each.name not in run.lost]
-    kernels = _kernels(lasting, timeout_s, progress) if placing else {}
+    kernels = _kernels(lasting, timeout_s, progress) if placing and lasting else {}
     rows = [row_of(each, run.scenario, run.found[each.name], kernels.get(each.name)) for each in lasting]
     if rows and rows[0].candidate is candidates[0]:
         rows = [compared(row, rows[0]) for row in rows]

@@ -94,6 +94,7 @@ class Report:
 
     `behaviour` says what changed between the original and the chosen file besides the metric's mean, on the test split,
     in the form that `edgekit.validate.behaviour` describes; it is empty where the original itself was chosen.
+    `explanations` says how far the chosen file looks where the original looks; `edgekit.explain` has its shape.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Report:
     report: str
     next_commands: Sequence[str]
     behaviour: Mapping[str, Any] = field(default_factory=dict)
+    explanations: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, stage: str) -> StageRow:
         """The row of one stage."""

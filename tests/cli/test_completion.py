@@ -70,7 +70,7 @@ def bash(edgekit, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["comp"], ["compress"]),
+        (["compr"], ["compress"]),
         (["pr"], ["prune", "profile"]),
         (["compress", "--device", "x86"], ["x86-vnni", "x86-avx2"]),
         (["prune", "--importance", "l"], ["l1", "l2"]),
@@ -92,7 +92,7 @@ def test_names_are_offered_where_they_are_known(offers, words, found):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["comp"], ["compress"]),
+        (["compr"], ["compress"]),
         (["compress", "--max-dr"], ["--max-drop"]),
         (["export", "net.py", ":", "mo"], ["model"]),
         (["export", "net.py", ":"], ["model"]),

@@ -44,7 +44,8 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_next_commands(run):
     assert report["verdict"]["text"].startswith("budget holds with ")
     end = lines[lines.index(report["verdict"]["text"]) :]
     assert end[1:3] == [f"  bundle  {run.folder / 'net-model.edgekit'}", f"  report  {run.folder / 'report.json'}"]
-    assert end[4:] == ["next", *(f"  {command}" for command in report["next_commands"])]
+    assert end[3] == f"  page    {run.folder / 'report.html'}"
+    assert end[5:] == ["next", *(f"  {command}" for command in report["next_commands"])]
 
 
 def test_the_report_says_what_changed_besides_the_mean(run):
@@ -72,6 +73,17 @@ def test_the_figures_are_those_of_the_files(run):
         assert session.get_inputs()[0].shape[1:] == [3, 16, 16]
     assert stages["fp32"]["metric"]["value"] == 100.0
     assert stages["pruned-1"]["parameters"] < stages["fp32"]["parameters"]
+
+
+def test_a_run_leaves_a_page_and_its_bundle_a_model_card(run, edgekit):
+    report = json.loads((run.folder / "report.json").read_text())
+    page = (run.folder / "report.html").read_text()
+    assert "<svg" in page
+    assert f"{report['stages'][0]['sha256'][:12]}" in page
+    assert str(run.words[0]) in page, "the command that makes it again"
+    card = (run.folder / "net-model.edgekit" / "README.md").read_text()
+    assert card.startswith('---\nlibrary_name: "onnx"\n')
+    assert edgekit("report", run.folder, "--format", "md").code == 0
 
 
 def test_any_point_of_the_front_can_be_bundled_later(run, edgekit, tmp_path):

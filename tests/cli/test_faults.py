@@ -549,7 +549,7 @@ def test_files_that_cannot_be_measured_are_named(fails, error_text, here, tiny, 
         f"the same as {tiny}: x float32 [?, 4] -> y float32 [?, 2]",
         "compare files that were made from one model",
     )
-    text = fails("bench", "odd.onnx", "--time", "0.1s")
+    text = fails("bench", "odd.onnx", "--time", "0.1s", "--json")
     assert text.startswith("error: ")
     assert "NoSuchOperator" in text
     assert "  where: odd\n" in text

@@ -12,7 +12,10 @@ from edgekit.cli.app import app
 
 ROOT = typer.main.get_command(app)
 COMMANDS = ROOT.commands
-WITHOUT_JSON = {"init": "writes a file for people; there is no result"}
+WITHOUT_JSON = {
+    "init": "writes a file for people; there is no result",
+    "report": "--format json gives it",
+}
 CODES = {0: "done", 1: "failed", 2: "command line", 3: "budget", 4: "fault", 130: "interrupted"}
 
 
@@ -25,7 +28,7 @@ def test_the_readme_names_the_commands_that_there_are():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert re.findall(r"^\| `edgekit (\w+)` \|", readme, re.MULTILINE) == [
         *("demo", "compress", "search", "worker", "prune", "distill", "export", "quantize", "validate"),
-        *("bench", "bundle", "inspect", "run", "profile", "doctor"),
+        *("bench", "explain", "report", "compare", "bundle", "inspect", "run", "profile", "doctor"),
     ]
     assert set(COMMANDS) == {*re.findall(r"^\| `edgekit (\w+)` \|", readme, re.MULTILINE), "init"}
 
