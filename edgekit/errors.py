@@ -6,6 +6,7 @@ else that escapes is a defect of edgekit and is shown as such.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -31,6 +32,21 @@ class EdgekitError(Exception):
     def __str__(self) -> str:
         parts = (("where", self.where), ("rule", self.rule), ("way out", self.way_out))
         return "\n  ".join([self.problem, *(f"{name}: {text}" for name, text in parts if text)])
+
+
+def did_you_mean(given: object, known: Iterable[object], otherwise: str = "") -> str:
+    """The way out of a name that there is not: the nearest one that there is, or `otherwise` if none comes near.
+
+    >>> did_you_mean("x86-vni", ["x86-vnni", "x86-avx2", "arm64"])
+    'did you mean x86-vnni?'
+    >>> did_you_mean("z80", ["x86-vnni", "x86-avx2", "arm64"], "leave it out")
+    'leave it out'
+    """
+    from difflib import get_close_matches
+
+    # Of three letters two may not be alike by chance: a tpu is no cpu.
+    near = get_close_matches(str(given), list(map(str, known)), n=1, cutoff=0.7)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 class WorkloadError(EdgekitError):

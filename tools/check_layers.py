@@ -17,11 +17,11 @@ from pathlib import Path
 PACKAGE = "edgekit"
 
 LAYERS = (
-    ("choices", "errors", "progress", "spec", "stats", "store", "units"),
+    ("choices", "errors", "macs", "progress", "spec", "stats", "store", "units"),
     ("device",),
     ("workload", "tasks", "training"),
     ("prune", "distill", "export", "quantize", "profiling"),
-    ("validate", "bench", "explain", "search", "bundle", "report"),
+    ("validate", "bench", "explain", "search", "bundle", "report", "inspection"),
     ("compress", "demo"),
     ("cli", "__main__"),
 )

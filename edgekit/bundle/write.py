@@ -32,7 +32,7 @@ from edgekit.device.onnx_scan import scan
 from edgekit.device.preprocess import Preprocessing
 from edgekit.device.session import PROVIDERS, open_session, runtime
 from edgekit.device.verify import open_bundle
-from edgekit.errors import BundleError, ProviderError
+from edgekit.errors import BundleError, ProviderError, did_you_mean
 from edgekit.spec import IOSpec
 from edgekit.store import writing
 
@@ -176,7 +176,12 @@ def _contents(
 def _sessions(data: bytes, variant: Variant, where: str) -> tuple[Any, ...]:
     """Sessions on the variant's provider, as a device runs it and unoptimized; none where it is not to be had here."""
     if variant.provider not in PROVIDERS:
-        raise BundleError(f"provider {variant.provider!r}", where=where, rule=f"one of {', '.join(PROVIDERS)}")
+        raise BundleError(
+            f"provider {variant.provider!r}",
+            where=where,
+            rule=f"one of {', '.join(PROVIDERS)}",
+            way_out=did_you_mean(variant.provider, PROVIDERS),
+        )
     if PROVIDERS[variant.provider] not in runtime().get_available_providers():
         return ()
     try:

@@ -6,10 +6,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from edgekit.cli import faults
 from edgekit.cli.interrupts import INTERRUPTS
 from edgekit.errors import EdgekitError
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,34 +17,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done, and the budget holds. 1: edgekit itself failed (a defect). 2: the command line is wrong. 3: done, but no
     candidate holds the budget. 4: the input or the machine is at fault; the message says how to mend it.
     130: interrupted; the same command goes on where it stopped.
+
+    With --json stdout holds the result and nothing else, and what went wrong is one line of JSON, the last of stderr.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words and not {"-h", "--help"} & set(words)
     try:
-        from edgekit.cli.app import app
+        code = _run(words, as_json=as_json)
     except KeyboardInterrupt:
-        return _interrupted()
-    except ImportError as error:
-        print(
-            f"edgekit: this command needs a library that is not installed ({error}).\n"
-            "  way out: pip install 'edgekit[cpu,compress]', or on a device use `python -m edgekit.device`",
-            file=sys.stderr,
-        )
-        return EdgekitError.exit_code
-    try:
-        with INTERRUPTS.remembered():
-            app(list(sys.argv[1:] if argv is None else argv))
+        code = faults.INTERRUPTED
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        return _interrupted() if code == INTERRUPTED else code
     except EdgekitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except Exception:  # noqa: BLE001 - whatever else escapes is a defect and must look like one
+        return faults.tell(error, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - whatever else escapes is a defect and must look like one
+        if faults.is_missing_library(error):
+            return faults.tell(faults.missing_library(error), as_json=as_json)
         traceback.print_exc()
-        print("edgekit failed: this is a defect of edgekit; please report it with the lines above", file=sys.stderr)
-        return 1
-    return 0
+        return faults.defect(error, as_json=as_json)
+    return faults.interrupted(as_json=as_json) if code == faults.INTERRUPTED else code
 
 
-def _interrupted() -> int:
-    print("interrupted; nothing is lost: the same command goes on where it stopped", file=sys.stderr)
-    return INTERRUPTED
+def _run(words: Sequence[str], *, as_json: bool) -> int:
+    from edgekit.cli import show
+    from edgekit.cli.app import app
+    from edgekit.cli.completing import joined_words
+
+    try:
+        with INTERRUPTS.remembered(), show.only_data(as_json), joined_words():
+            code = app(words, prog_name="edgekit", standalone_mode=False)
+    except Exception as error:
+        if not faults.is_wrong_usage(error):
+            raise
+        if not words:  # The help is shown then, and typer has done so.
+            return faults.CommandLineError.exit_code
+        raise faults.usage_error(error) from error
+    return code if isinstance(code, int) else 0

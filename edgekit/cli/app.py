@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import edgekit
 from edgekit.cli import (
     benching,
     bundles,
     compressing,
     explaining,
+    inspecting,
     machine,
     proof,
     quantizing,
@@ -28,7 +30,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turns a trained PyTorch model into the fastest ONNX bundle that stays inside an accuracy budget, and "
     "proves it.\n\nStart with [bold]edgekit demo[/bold]. Exit codes: 0 the budget holds; 1 edgekit failed; 2 wrong "
-    "command line; 3 no candidate holds the budget (the closest is kept); 4 the input or the machine is at fault.",
+    "command line; 3 no candidate holds the budget (the closest is kept); 4 the input or the machine is at fault; 130 "
+    "interrupted.",
     rich_markup_mode="rich",
 )
 
@@ -50,12 +53,28 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "Bundles and devices": (
         takes_workload(bundles.bundle),
-        bundles.inspect,
+        inspecting.inspect,
         bundles.run,
         machine.profile,
         machine.doctor,
     ),
 }
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgekit {edgekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
 
 for _panel, _commands in _ROOMS.items():
     for _command in _commands:

@@ -1,21 +1,21 @@
-"""`edgekit bundle`, `inspect` and `run`: what goes to the device, and what it says there."""
+"""`edgekit bundle` and `run`: what goes to the device, and what it says there."""
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.onnx_files import named, shared_spec, spec_of
+from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.options import AsJson, Threads
 from edgekit.errors import EdgekitError
-from edgekit.units import format_bytes
-from edgekit.workload import WorkloadConfig, load_workload, loader
+
+if TYPE_CHECKING:
+    from edgekit.workload import WorkloadConfig
 
 PRECISIONS = ("int8", "fp16", "fp32")
 
@@ -57,6 +57,7 @@ def bundle(
     """
     from edgekit.bundle import record_golden, scores_for, write_bundle
     from edgekit.validate import feeds_of, signature_of
+    from edgekit.workload import load_workload, loader
 
     if (point is None) != (run is None) or (point is None) != bool(file):
         raise EdgekitError(
@@ -67,20 +68,25 @@ def bundle(
         )
     contents = _of_point(run, point) if run is not None and point is not None else _of_files(file or [])
     spec = shared_spec([contents.reference])
-    workload = load_workload(config)
-    batches = loader(workload.splits.selection, 1, model=signature_of(spec), seed=config.seed, limit=samples)
-    folder = write_bundle(
-        out or Path(f"{workload.name}.edgekit"),
-        name=workload.name,
-        variants=contents.variants,
-        spec=spec,
-        preprocessing=workload.preprocessing,
-        labels=workload.labels,
-        scores=scores_for(workload.task.name),
-        metrics=contents.metrics,
-        provenance={"model": config.model, **contents.provenance},
-        golden=record_golden(contents.reference, [feeds_of(batch, spec) for batch in batches]),
-    )
+    with show.ticking("bundling", 3, quiet=json) as tick:
+        workload = load_workload(config)
+        tick()
+        batches = loader(workload.splits.selection, 1, model=signature_of(spec), seed=config.seed, limit=samples)
+        golden = record_golden(contents.reference, [feeds_of(batch, spec) for batch in batches])
+        tick()
+        folder = write_bundle(
+            out or Path(f"{workload.name}.edgekit"),
+            name=workload.name,
+            variants=contents.variants,
+            spec=spec,
+            preprocessing=workload.preprocessing,
+            labels=workload.labels,
+            scores=scores_for(workload.task.name),
+            metrics=contents.metrics,
+            provenance={"model": config.model, **contents.provenance},
+            golden=golden,
+        )
+        tick()
     if json:
         show.data({"bundle": str(folder)})
     else:
@@ -125,32 +131,6 @@ def _of_point(run: Path, number: int) -> _Contents:
     )
 
 
-def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle or an ONNX file.")],
-    json: AsJson = False,
-) -> None:
-    """Say what is in a bundle or an ONNX file; a bundle's digests are checked.
-
-    Needs no torch. On a device: python -m edgekit.device inspect PATH
-
-    Example: edgekit inspect resnet20.edgekit
-    """
-    from edgekit.device import inspect as look
-
-    about = _about_onnx(path) if path.suffix == ".onnx" else look(path)
-    if json:
-        show.data(about)
-    else:
-        show.facts(str(path), {key: _short(value) for key, value in about.items()})
-    if about.get("changed"):
-        raise EdgekitError(
-            f"changed: {', '.join(about['changed'])}",
-            where=str(path),
-            rule="every file has the SHA-256 that the bundle lists",
-            way_out="get the bundle again from where it was made; do not run this one",
-        )
-
-
 def run(
     path: Annotated[Path, typer.Argument(help="A bundle.")],
     inputs: Annotated[
@@ -167,9 +147,13 @@ def run(
     """
     from edgekit.device import load
 
-    model = load(path, provider=provider, threads=threads)
-    checked = model.check() if check else None
-    answers = {str(each): model.predict(each) for each in inputs}
+    answers = {}
+    with show.ticking("predicting", len(inputs), quiet=json or len(inputs) == 1) as tick:
+        model = load(path, provider=provider, threads=threads)
+        checked = model.check() if check else None
+        for each in inputs:
+            answers[str(each)] = model.predict(each)
+            tick()
     if json:
         show.data(
             {
@@ -205,25 +189,6 @@ def _variant(text: str) -> Any:
         precision=precision,
         target=target or "any",
     )
-
-
-def _about_onnx(path: Path) -> dict[str, Any]:
-    from edgekit.device.onnx_scan import scan
-
-    spec = spec_of(path)
-    return {
-        "inputs": [f"{tensor.name} {tensor}" for tensor in spec.inputs],
-        "outputs": [f"{tensor.name} {tensor}" for tensor in spec.outputs],
-        "size": format_bytes(path.stat().st_size),
-        **scan(path.read_bytes(), str(path)).to_dict(),
-    }
-
-
-def _short(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    text = json_module.dumps(value, default=str)
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _said(answer: Any) -> str:

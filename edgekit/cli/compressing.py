@@ -38,12 +38,12 @@ from edgekit.cli.options import (
 from edgekit.errors import EdgekitError
 from edgekit.report import interval, read_run, stage_table
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
-from edgekit.workload import WorkloadConfig, load_workload
 
 BUDGET_MISSED = 3
 
-if TYPE_CHECKING:  # It needs optuna, and --help need not wait for it.
+if TYPE_CHECKING:  # They need torch and optuna, and --help need not wait for them.
     from edgekit.search import Front
+    from edgekit.workload import WorkloadConfig
 
 
 def compress(
@@ -138,6 +138,7 @@ def compress(
     """
     from edgekit.compress import Budget, Settings
     from edgekit.compress import compress as run
+    from edgekit.workload import load_workload
 
     budget = Budget(
         max_drop=max_drop,

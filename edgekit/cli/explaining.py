@@ -17,10 +17,10 @@ from edgekit.cli.stages import Pruned
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
 from edgekit.units import parse_duration_s
-from edgekit.workload import WorkloadConfig, load_workload
 
 if TYPE_CHECKING:
     from edgekit.explain import ConceptScore, Explanation
+    from edgekit.workload import WorkloadConfig
 
 CONCEPTS = "Concepts"
 
@@ -112,6 +112,7 @@ def explain(
     from edgekit.explain import concept_data
     from edgekit.explain import explain as look
     from edgekit.prune import replay
+    from edgekit.workload import load_workload
 
     if len(file) < 2:
         raise EdgekitError(

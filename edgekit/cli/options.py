@@ -6,13 +6,15 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from edgekit.cli import completing
 from edgekit.errors import EdgekitError, WorkloadError
-from edgekit.search.record import FRONT, Front
-from edgekit.workload import WorkloadConfig, config_from, read_config
+
+if TYPE_CHECKING:  # It needs torch, and --help need not wait for it.
+    from edgekit.workload import WorkloadConfig
 
 WHAT = "The model, its data and its task"
 LIMITS = "Budget"
@@ -24,7 +26,12 @@ Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.  [d
 Threads = Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime in every measurement.", rich_help_panel=HOW)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Provider = Annotated[
-    str, typer.Option(help="Execution providers to validate on: cpu, cuda or cpu,cuda.", rich_help_panel=HOW)
+    str,
+    typer.Option(
+        help="Execution providers to validate on: cpu, cuda or cpu,cuda.",
+        autocompletion=completing.providers,
+        rich_help_panel=HOW,
+    ),
 ]
 Device = Annotated[
     Literal["x86-vnni", "x86-avx2", "arm64"], typer.Option(help="What the int8 file is for.", rich_help_panel=HOW)
@@ -54,6 +61,7 @@ def workload_config(
             help="The trained model: path/to/file.py:function or package.module:function; the function returns an "
             f"nn.Module. May stand in {CONFIG_NAME} instead.",
             show_default=False,
+            autocompletion=completing.functions,
         ),
     ] = None,
     train: Annotated[
@@ -61,18 +69,24 @@ def workload_config(
         typer.Option(
             help="Training data: a function that returns a Dataset or DataLoader (file.py:function), an ImageFolder "
             "directory or zip, or an .npz.",
+            autocompletion=completing.functions,
             rich_help_panel=WHAT,
         ),
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(help="Data that the model has never seen, given like --train.", rich_help_panel=WHAT),
+        typer.Option(
+            help="Data that the model has never seen, given like --train.",
+            autocompletion=completing.functions,
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     selection: Annotated[
         str | None,
         typer.Option(
             help="Data that decisions may look at, given like --train. Without it half of test (at most 5,000 samples) "
             "is set aside, since a trained model has already seen its train data.",
+            autocompletion=completing.functions,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -81,6 +95,7 @@ def workload_config(
         typer.Option(
             help="classification (the default), multilabel, regression, reconstruction, imitation (no labels: the "
             "original is the reference), or file.py:function that returns an edgekit.tasks.Task.",
+            autocompletion=completing.tasks,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -125,6 +140,8 @@ def workload_config(
     seed: Seed = None,
 ) -> WorkloadConfig:
     """The workload that the options name, on top of what a configuration file says."""
+    from edgekit.workload import config_from, read_config
+
     given = {
         "model": model,
         "train": train,
@@ -162,13 +179,17 @@ def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
     Where the command has the options `point` and `run` and takes a point of a run, the workload is that of the run; the
     latest one where none is named.
     """
-    shared = inspect.signature(workload_config, eval_str=True).parameters
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    # The workload is no option, so its type may be anything: what it really is need not be loaded for --help.
+    unloaded = {"WorkloadConfig": object}
+    shared = inspect.signature(workload_config, eval_str=True, locals=unloaded).parameters
+    _, *own = inspect.signature(command, eval_str=True, locals=unloaded).parameters.values()
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> Any:
         given = {key: values.pop(key) for key in shared}
         if values.get("point") is not None:
+            from edgekit.search.record import Front
+
             # A finished run knows what it was made of.
             values["run"] = values["run"] or _latest_run()
             return command(Front.load(values["run"]).workload, **values)
@@ -181,6 +202,8 @@ def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _latest_run() -> Path:
+    from edgekit.search.record import FRONT
+
     fronts = sorted(RUNS.glob(f"*/{FRONT}"), key=lambda path: path.stat().st_mtime)
     if not fronts:
         raise EdgekitError(

@@ -26,10 +26,10 @@ from edgekit.cli.options import HOW, AsJson, Provider, Threads, providers
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
 from edgekit.units import format_bytes, format_latency, parse_duration_s
-from edgekit.workload import Answered, Workload, WorkloadConfig, load_data, load_workload
 
-if TYPE_CHECKING:  # It needs onnxruntime, and --help need not wait for it.
+if TYPE_CHECKING:  # They need torch and onnxruntime, and --help need not wait for them.
     from edgekit.validate import Validation
+    from edgekit.workload import Workload, WorkloadConfig
 
 FOOTPRINT = ("load", "first run", "peak memory", "size", "nodes on")
 Split = Annotated[
@@ -66,6 +66,7 @@ def validate(
     """
     from edgekit.validate import validate as prove
     from edgekit.validate.behaviour import Inputs
+    from edgekit.workload import load_workload
 
     gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, max_robustness_drop)
     perturbing_s = robustness_time_s(robustness_time)
@@ -136,6 +137,8 @@ def _print(found: Validation, workload: Workload, split: str, changes: Sequence[
 
 def split_of(config: WorkloadConfig, workload: Workload, name: str) -> Any:
     """The part of the data that `Split` names."""
+    from edgekit.workload import Answered, load_data
+
     if name != "all-test":
         return getattr(workload.splits, name)
     image = None if workload.preprocessing is None else workload.preprocessing.apply

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgekit.cli import show
+from edgekit.cli import completing, show
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import shared_spec
 from edgekit.cli.options import HOW, AsJson, PlacementBy, Ranges
-from edgekit.compress.settings import Settings
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.progress import Progress
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 from edgekit.units import format_bytes, format_latency, parse_duration_s
-from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
 
 if TYPE_CHECKING:
+    from edgekit.compress.settings import Settings
     from edgekit.quantize import Climbed, Quantized
     from edgekit.quantize.targets import Target
     from edgekit.validate import Score
+    from edgekit.workload import Workload, WorkloadConfig
 
 LADDER = "Budget"
 SCORED_HERE = ("x86-vnni", "x86-avx2", "arm64", "size")
@@ -42,7 +42,8 @@ def quantize(
             help="What the file is for, or several with commas: x86-vnni (U8 activations, S8 weights), x86-avx2 (7-bit "
             "weights, since sums of 8-bit products saturate without VNNI), arm64 (S8 both), cuda (fp16), tensorrt "
             "(S8 symmetric, Q/DQ as TensorRT wants them), size (weights alone in 8 or 4 bits, for the smallest file; "
-            "runs anywhere). One calibration serves all; several files get the target into their names."
+            "runs anywhere). One calibration serves all; several files get the target into their names.",
+            autocompletion=completing.targets,
         ),
     ] = "x86-vnni",
     bits: Annotated[
@@ -97,9 +98,11 @@ def quantize(
 
     Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
     """
+    from edgekit.compress.settings import Settings
     from edgekit.device.profile import load_profile
     from edgekit.quantize import quantize_for_targets
     from edgekit.validate import feeds_of
+    from edgekit.workload import load_workload, loader
 
     time_s = parse_duration_s(time, "--time")
     targets = _targets(target)
@@ -261,6 +264,7 @@ def _targets(text: str) -> list[Target]:
             f"unknown {unknown[0]!r}" if unknown else f"got {text!r}",
             where="--target",
             rule=f"one or several of {', '.join(TARGETS)}, with commas",
+            way_out=did_you_mean(unknown[0], TARGETS) if unknown else "",
         )
     return [target for name in names for target in TARGETS if target == name]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edgekit.cli import show
+from edgekit.cli import completing, show
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.options import HOW, LIMITS, RUNS, AsJson, Device, PlacementBy, Ranges, Threads
-from edgekit.search.record import AXES, FRONT, PICTURE, Front
-from edgekit.search.settings import SearchSettings
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
-from edgekit.workload import WorkloadConfig
+
+if TYPE_CHECKING:
+    from edgekit.search import Front, SearchSettings
+    from edgekit.workload import WorkloadConfig
 
 GIVEN = "What may be given beside the builder"
 WORKERS = "Workers"
@@ -46,13 +47,18 @@ def search(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="A trained model to distill from (net.py:model); drops refer to it.", rich_help_panel=GIVEN),
+        typer.Option(
+            help="A trained model to distill from (net.py:model); drops refer to it.",
+            autocompletion=completing.functions,
+            rich_help_panel=GIVEN,
+        ),
     ] = None,
     from_weights: Annotated[
         str | None,
         typer.Option(
             help="A trained model whose weights networks start from, where names agree and shapes allow (narrower "
             "layers take the first channels).",
+            autocompletion=completing.functions,
             rich_help_panel=GIVEN,
         ),
     ] = None,
@@ -61,6 +67,7 @@ def search(
         typer.Option(
             help="A function (file.py:function) that predicts the latency in ms of a network, instead of measuring it "
             "here: for a device that is elsewhere.",
+            autocompletion=completing.functions,
             rich_help_panel=GIVEN,
         ),
     ] = None,
@@ -136,6 +143,7 @@ def search(
     Example: edgekit search edgekit.demo.choices:network --train edgekit.demo.digits:train_data
     --test edgekit.demo.digits:test_data --trials 8 --time 2m --batch-size 32
     """
+    from edgekit.search import SearchSettings
     from edgekit.search import search as run
 
     settings = SearchSettings(
@@ -203,6 +211,7 @@ def worker(
 
 def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) -> None:
     from edgekit.report import scatter
+    from edgekit.search.record import AXES, FRONT, PICTURE
 
     chosen = front.chosen(max_latency_ms=settings.max_latency_ms, max_drop=settings.max_drop)
     if json:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from torch import nn
 
 from edgekit.cli import show
 from edgekit.cli.options import HOW, AsJson, Importance
 from edgekit.store import write_json, writing
 from edgekit.units import format_bytes, format_count, parse_duration_s
-from edgekit.workload import Workload, WorkloadConfig, load_workload, loader
 
 if TYPE_CHECKING:
-    pass
+    from torch import nn
+
+    from edgekit.workload import Workload, WorkloadConfig
 
 Pruned = Annotated[
     Path | None,
@@ -71,9 +71,12 @@ def prune(
     Example: edgekit prune net.py:model --train net.py:train_data --test net.py:test_data --keep 0.5 --out pruned
     """
     from edgekit import prune as room
+    from edgekit.workload import load_workload, loader
 
-    workload = load_workload(config)
-    model, example = workload.model(), workload.example(2)
+    with show.ticking("loading", 1, quiet=json) as tick:
+        workload = load_workload(config)
+        model, example = workload.model(), workload.example(2)
+        tick()
     if replay is not None:
         plan, rebuilt = room.load_plan(replay), room.replay(workload.factory, replay)
         proof = room.prune(model, example, plan).proof
@@ -81,27 +84,32 @@ def prune(
             show.out.print(f"{plan}\nproof: {proof}", markup=False)
         _say_model(workload, rebuilt, f"replayed {replay}", json=json, plan=plan.to_dict(), proof=proof.to_dict())
         return
-    coupling = room.analyse(model, example)
-    batches = list(loader(workload.splits.calibration, 64, model=model, limit=IMPORTANCE_SAMPLES))
-    ranked = room.importance(model, coupling, method=importance, batches=batches, loss=workload.task.loss)
-    scaled = room.resolutions(model, example, [] if resolution is None else [resolution])
-    plan = room.plan(
-        coupling,
-        ranked,
-        keep=keep,
-        scope=scope,
-        grid=grid,
-        drop_blocks=tuple(drop_block or ()),
-        resolution=scaled[0] if scaled else None,
-    )
-    if dry_run:
+    with show.ticking("pruning", 3 if dry_run else 4, quiet=json) as tick:
+        coupling = room.analyse(model, example)
+        tick()
+        batches = list(loader(workload.splits.calibration, 64, model=model, limit=IMPORTANCE_SAMPLES))
+        ranked = room.importance(model, coupling, method=importance, batches=batches, loss=workload.task.loss)
+        tick()
+        scaled = room.resolutions(model, example, [] if resolution is None else [resolution])
+        plan = room.plan(
+            coupling,
+            ranked,
+            keep=keep,
+            scope=scope,
+            grid=grid,
+            drop_blocks=tuple(drop_block or ()),
+            resolution=scaled[0] if scaled else None,
+        )
+        tick()
+        pruned = None if dry_run else room.prune(model, example, plan)
+        tick()
+    if pruned is None:
         if json:
             show.data({"coupling": coupling.to_dict(), "plan": plan.to_dict()})
         else:
             show.out.print(str(coupling), markup=False)
             show.out.print(str(plan), markup=False)
         return
-    pruned = room.prune(model, example, plan)
     room.save(out, plan, pruned.model)
     if not json:
         show.out.print(str(plan), markup=False)
@@ -134,6 +142,7 @@ def distill(
     from edgekit.distill import DistillConfig, reestimate_batchnorm
     from edgekit.distill import distill as recover
     from edgekit.training import FitConfig
+    from edgekit.workload import load_workload, loader
 
     workload = load_workload(config)
     teacher = workload.model()
@@ -176,6 +185,7 @@ def export(
     Example: edgekit export net.py:model --train net.py:train_data --test net.py:test_data --pruned distilled
     """
     from edgekit.export import export as convert
+    from edgekit.workload import load_workload
 
     workload = load_workload(config)
     model = _model(workload, pruned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, did_you_mean
 
 GRIDS = {"x86-vnni": 16, "x86-avx2": 8, "arm64": 8}
 """Channels per block of ONNX Runtime's layout: 16 floats fill an AVX-512 register, 8 an AVX2 one or two of NEON's."""
@@ -72,10 +72,20 @@ class Settings:
         )
         for where, value, values in known:
             if value not in values:
-                raise EdgekitError(f"unknown {value!r}", where=where, rule=f"one of {', '.join(values)}")
+                raise EdgekitError(
+                    f"unknown {value!r}",
+                    where=where,
+                    rule=f"one of {', '.join(values)}",
+                    way_out=did_you_mean(value, values),
+                )
         for provider in self.providers:
             if provider not in ("cpu", "cuda"):
-                raise EdgekitError(f"unknown provider {provider!r}", where="--provider", rule="cpu, cuda or both")
+                raise EdgekitError(
+                    f"unknown provider {provider!r}",
+                    where="--provider",
+                    rule="cpu, cuda or both",
+                    way_out=did_you_mean(provider, ("cpu", "cuda")),
+                )
         if self.grid is not None and self.grid < 1:
             raise EdgekitError(f"got {self.grid}", where="--grid", rule="a positive number of channels")
         if self.threads < 1:

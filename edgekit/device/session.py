@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import ProviderError
+from edgekit.errors import ProviderError, did_you_mean
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -49,7 +49,7 @@ def provider_name(provider: str) -> str:
             f"unknown provider {provider!r}",
             where="provider",
             rule=f"one of {', '.join(PROVIDERS)}",
-            way_out="`edgekit doctor` lists what works here",
+            way_out=did_you_mean(provider, PROVIDERS, "`edgekit doctor` lists what works here"),
         )
     if name not in available:
         raise ProviderError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekit.device.manifest import VariantInfo
 from edgekit.device.session import PROVIDERS
-from edgekit.errors import ProviderError
+from edgekit.errors import ProviderError, did_you_mean
 
 _RUNS = {
     # VNNI instructions are on top of AVX2; the AVX2 file (7-bit weights) is right there too, only less precise.
@@ -49,7 +49,12 @@ def rank(
         ProviderError: the provider is unknown or absent, or the bundle has nothing for it.
     """
     if provider is not None and provider not in PROVIDERS:
-        raise ProviderError(f"unknown provider {provider!r}", where="provider", rule=f"one of {', '.join(PROVIDERS)}")
+        raise ProviderError(
+            f"unknown provider {provider!r}",
+            where="provider",
+            rule=f"one of {', '.join(PROVIDERS)}",
+            way_out=did_you_mean(provider, PROVIDERS),
+        )
     if provider is not None and PROVIDERS[provider] not in available:
         raise ProviderError(
             f"provider {provider!r} is not in this onnxruntime",

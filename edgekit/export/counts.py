@@ -33,10 +33,28 @@ def mac_count(model: nn.Module, example: Batch) -> int:
     >>> mac_count(nn.Linear(3, 2), Batch((torch.ones(4, 3),), {}, None))
     6
     """
+    return macs_by_module(model, example)[""]
+
+
+def macs_by_module(model: nn.Module, example: Batch) -> dict[str, int]:
+    """`mac_count` of each module that is called, by its name; that of the whole model has the empty name.
+
+    >>> macs_by_module(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), Batch((torch.ones(4, 3),), {}, None))["0"]
+    6
+    """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), _plain_kernels(), counter:
         example.call(copy.deepcopy(model).eval())
-    return round(counter.get_total_flops() / 2 / max(1, len(example)))
+    per_sample = 2 * max(1, len(example))
+    root = f"{type(model).__name__}."
+    return {
+        "": round(counter.get_total_flops() / per_sample),
+        **{
+            name.removeprefix(root): round(sum(counts.values()) / per_sample)
+            for name, counts in counter.get_flop_counts().items()
+            if name.startswith(root)
+        },
+    }
 
 
 @contextmanager

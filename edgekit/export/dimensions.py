@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edgekit.errors import ExportError
+from edgekit.errors import ExportError, did_you_mean
 
 BATCH = "batch"
 
@@ -39,7 +39,12 @@ def open_dimensions(dynamic: Dynamic, names: Sequence[str], tensors: Sequence[Te
         return tuple({0: BATCH} if dynamic == "batch" and tensor.ndim else {} for tensor in tensors)
     unknown = sorted(set(dynamic) - set(names))
     if unknown:
-        raise ExportError(f"no input {unknown[0]!r}", where="dynamic", rule=f"the inputs are {', '.join(names)}")
+        raise ExportError(
+            f"no input {unknown[0]!r}",
+            where="dynamic",
+            rule=f"the inputs are {', '.join(names)}",
+            way_out=did_you_mean(unknown[0], names),
+        )
     dimensions = tuple(
         dict(dynamic[name]) if name in dynamic else {0: BATCH} if tensor.ndim else {}
         for name, tensor in zip(names, tensors, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, did_you_mean
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 LARGEST_FOLD = 65_536
@@ -88,13 +88,14 @@ def prepared(model: Path | onnx.ModelProto, shapes: Mapping[str, Sequence[int]] 
     proto = _read(model)
     where = str(model) if isinstance(model, Path) else "model"
     _refuse_control_flow(proto.graph, where)
-    constants = _constants(proto.graph)
+    constants = constants_of(proto.graph)
     nodes = list(proto.graph.node)
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
-    _make_light(proto.graph, nodes, constants)
+    make_light(proto.graph, nodes, constants)
     declared = _declared(proto)
-    _fix_inputs(proto.graph, shapes or {}, constants, where)
-    kinds = _inferred(proto, constants)
+    fix_inputs(proto.graph, shapes or {}, constants, where)
+    forget_sizes(proto.graph)
+    kinds = kinds_of(proto, constants)
     nodes, derived = _folded(nodes, constants, kinds, proto)
     network = Network(
         nodes=_unshared(nodes, kinds, declared, {value.name for value in proto.graph.output}),
@@ -146,8 +147,8 @@ def _refuse_control_flow(graph: onnx.GraphProto, where: str) -> None:
             )
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """All initializers; Constant nodes become initializers."""
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """All initializers by name; Constant nodes are taken out of the graph and count as such."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     others = []
     for node in graph.node:
@@ -168,12 +169,28 @@ def _tensor(attribute: onnx.AttributeProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(value, kind), name)
 
 
-def _fix_inputs(
+def fix_inputs(
     graph: onnx.GraphProto,
     shapes: Mapping[str, Sequence[int]],
     constants: Mapping[str, onnx.TensorProto],
     where: str,
+    *,
+    batch: int = 1,
+    leave_open: bool = False,
 ) -> None:
+    """Give the inputs of a graph these sizes, in place.
+
+    Args:
+        graph: is changed.
+        shapes: sizes of inputs by name.
+        constants: inputs of these names are none.
+        where: the file, for messages.
+        batch: size of an open first dimension that is not given.
+        leave_open: dimensions that are not given stay open; it is an error otherwise.
+
+    Raises:
+        EdgekitError: there is no input of a name, sizes do not fit, or one is lacking.
+    """
     inputs = [value for value in graph.input if value.name not in constants]
     wrong = sorted(set(shapes) - {value.name for value in inputs})
     if wrong:
@@ -181,7 +198,7 @@ def _fix_inputs(
             f"no input {', '.join(wrong)}",
             where=where,
             rule=f"inputs {', '.join(value.name for value in inputs)}",
-            way_out="name the file's own inputs",
+            way_out=did_you_mean(wrong[0], (value.name for value in inputs), "name the file's own inputs"),
         )
     bound: dict[str, int] = {}
     for value in inputs:
@@ -190,7 +207,10 @@ def _fix_inputs(
         if given is not None and len(given) != len(dims):
             raise EdgekitError(f"got {list(given)}", where=f"input {value.name!r}", rule=f"{len(dims)} sizes")
         for axis, dim in enumerate(dims):
-            size = given[axis] if given is not None else dim.dim_value or bound.get(dim.dim_param) or int(axis == 0)
+            known = dim.dim_value or bound.get(dim.dim_param) or (batch if axis == 0 else 0)
+            size = given[axis] if given is not None else known
+            if size < 1 and leave_open:
+                continue
             if dim.dim_value not in (0, size) or size < 1:
                 raise EdgekitError(
                     f"axis {axis} is {size or 'open: ' + (dim.dim_param or '?')}",
@@ -203,7 +223,7 @@ def _fix_inputs(
             dim.dim_value = size
 
 
-def _make_light(
+def make_light(
     graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
 ) -> None:
     """Take the large weights out: sizes alone are asked for, and a weight as an input need not be copied."""
@@ -240,13 +260,15 @@ def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from graph.output
 
 
-def _inferred(proto: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, tuple[int, Shape]]:
-    """Element type and sizes of every value for the sizes of the inputs that the graph has now."""
-    graph = proto.graph
-    # What the file says of its values was written with open sizes.
+def forget_sizes(graph: onnx.GraphProto) -> None:
+    """Take out what the file says of the sizes of its values: it was written with open sizes of the inputs."""
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+
+
+def kinds_of(proto: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, tuple[int, Shape]]:
+    """Element type and sizes of every value whose sizes follow from those that the graph's inputs have now."""
     known = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     kinds = {}
     for value in _values(known):

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from edgekit.errors import PruneError
+from edgekit.errors import PruneError, did_you_mean
 from edgekit.prune.atoms import Atoms
 from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.counts import Count
@@ -28,6 +28,7 @@ from edgekit.prune.rules import RULES
 from edgekit.prune.walk import Value, Values, Walk, alive
 from edgekit.workload import Batch
 
+_DRY_RUN = "`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why"
 Block = ResidualBlock | RecurrentLayer
 """What can be removed as a whole."""
 Members = Mapping[tuple[str, int], tuple[int, ...]]
@@ -99,7 +100,7 @@ class Coupling:
             f"no channel group {name!r}",
             where="prune",
             rule=f"one of {', '.join(group.name for group in self.groups) or '(none: everything is frozen)'}",
-            way_out="`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why",
+            way_out=did_you_mean(name, (group.name for group in self.groups), _DRY_RUN),
         )
 
     def block(self, name: str) -> Block:
@@ -115,7 +116,7 @@ class Coupling:
             f"no residual block {name!r}",
             where="prune",
             rule=f"one of {', '.join(block.name for block in self.blocks) or '(none)'}",
-            way_out="`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why",
+            way_out=did_you_mean(name, (block.name for block in self.blocks), _DRY_RUN),
         )
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from edgekit.device.profile import DeviceProfile, shipped_profile
-from edgekit.errors import QuantizeError
+from edgekit.errors import QuantizeError, did_you_mean
 from edgekit.progress import Progress, silent
 from edgekit.quantize import dynamic, storage
 from edgekit.quantize.bias import bias_shifts
@@ -100,7 +100,12 @@ def plan_quantization(
     )
     for where, value, known in options:
         if value not in known:
-            raise QuantizeError(f"unknown {value!r}", where=where, rule=f"one of {', '.join(map(str, known))}")
+            raise QuantizeError(
+                f"unknown {value!r}",
+                where=where,
+                rule=f"one of {', '.join(map(str, known))}",
+                way_out=did_you_mean(value, known),
+            )
     if (target, scheme) == ("tensorrt", "dynamic"):
         raise QuantizeError("TensorRT has no dynamic int8", where="scheme", rule="auto or static for target tensorrt")
     graph = load(model)
@@ -276,7 +281,9 @@ def _check_names(graph: ir.Graph, names: Collection[str], model: Path) -> None:
             f"no nodes {', '.join(sorted(missing)[:5])}",
             where=f"{model}, keep_float",
             rule="names of nodes of the graph",
-            way_out="`edgekit quantize --explain` lists them",
+            way_out=did_you_mean(
+                min(missing), (node.name for node in graph), "`edgekit quantize --explain` lists them"
+            ),
         )
 
 

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from edgekit.choices import Option, SearchSpace, choosing, replaying
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.progress import Progress, Step, silent
 from edgekit.search.finalists import end, finalists_of
 from edgekit.search.front import Point
@@ -186,7 +186,9 @@ def serve(url: str, run: Path, *, name: str | None = None, progress: Progress = 
                 "no study" if name is None else f"no study {name!r}",
                 where="--study",
                 rule=f"one of {', '.join(names)}" if names else "a storage in which a search has begun",
-                way_out="name one with --name" if names else "start `edgekit search` with this storage first",
+                way_out=did_you_mean(name, names, "name one with --name")
+                if names
+                else "start `edgekit search` with this storage first",
             )
         study = optuna.load_study(study_name=name, storage=store)
         asked = study.user_attrs[ASKED]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from edgekit.errors import TrainingError
+from edgekit.errors import TrainingError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,8 @@ class FitConfig:
         )
         for name, values in choices:
             if getattr(self, name) not in values:
-                raise _wrong(name, getattr(self, name), f"one of {', '.join(map(str, values))}")
+                near = did_you_mean(getattr(self, name), values)
+                raise _wrong(name, getattr(self, name), f"one of {', '.join(map(str, values))}", near)
         if self.workers != "auto" and self.workers < 0:
             raise _wrong("workers", self.workers, '"auto" or a number from 0 up')
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -134,5 +135,5 @@ class FitResult:
         }
 
 
-def _wrong(name: str, value: object, rule: str) -> TrainingError:
-    return TrainingError(f"{name} is {value!r}", where="FitConfig", rule=rule)
+def _wrong(name: str, value: object, rule: str, way_out: str = "") -> TrainingError:
+    return TrainingError(f"{name} is {value!r}", where="FitConfig", rule=rule, way_out=way_out)

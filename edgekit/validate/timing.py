@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.device.latency import Latency, SpeedVerdict, measure
 from edgekit.device.session import open_session
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.progress import Progress, silent
 from edgekit.spec import Feeds
 from edgekit.stats import Estimate
@@ -61,7 +61,12 @@ def latency_table(
         ProviderError: the provider is unknown, absent, or did not take a model.
     """
     if baseline not in files:
-        raise EdgekitError(f"no file {baseline!r}", where="baseline", rule=f"one of {', '.join(files)}")
+        raise EdgekitError(
+            f"no file {baseline!r}",
+            where="baseline",
+            rule=f"one of {', '.join(files)}",
+            way_out=did_you_mean(baseline, files),
+        )
     # All sessions before the first round, since loading one would disturb the others; the baseline first, since
     # `measure` stops when the ratios to the first are known well enough.
     names = [baseline, *(name for name in files if name != baseline)]

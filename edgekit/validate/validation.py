@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from edgekit.device.footprint import Footprint, footprint
 from edgekit.device.session import provider_name
-from edgekit.errors import EdgekitError, ProviderError
+from edgekit.errors import EdgekitError, ProviderError, did_you_mean
 from edgekit.progress import Progress, Step, silent
 from edgekit.spec import Feeds, IOSpec
 from edgekit.tasks import Task
@@ -137,7 +137,12 @@ def validate(
         ProviderError: a provider is unknown, or a session fell back to another one.
     """
     if baseline not in files:
-        raise EdgekitError(f"no file {baseline!r}", where="baseline", rule=f"one of {', '.join(files)}")
+        raise EdgekitError(
+            f"no file {baseline!r}",
+            where="baseline",
+            rule=f"one of {', '.join(files)}",
+            way_out=did_you_mean(baseline, files),
+        )
     one = first_feeds(data, spec)
     rows: list[Row] = []
     unavailable: list[Unavailable] = []

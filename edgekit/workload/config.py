@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from edgekit import tasks
-from edgekit.errors import WorkloadError
+from edgekit.errors import WorkloadError, did_you_mean
 from edgekit.tasks import Task
 
 TASKS: dict[str, Callable[[], Task]] = {
@@ -109,7 +109,12 @@ class WorkloadConfig:
             if not (value is None and optional) and not accepts(value):
                 raise _wrong(key, value, rule)
         if self.task not in TASKS and ":" not in self.task:
-            raise _wrong("task", self.task, f"one of {', '.join(TASKS)}, or path/to/file.py:function")
+            raise WorkloadError(
+                f"task is {self.task!r}",
+                where="task",
+                rule=f"one of {', '.join(TASKS)}, or path/to/file.py:function",
+                way_out=did_you_mean(self.task, TASKS, _SHOWN),
+            )
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
             raise _wrong("mean, std", (self.mean, self.std), "both or neither, with one number per channel")
         if self.std is not None and min(self.std) <= 0:
@@ -208,17 +213,14 @@ def config_from(entries: Mapping[str, Any], *, folder: Path) -> WorkloadConfig:
 selection, selection_from, shorter_side, std, task, test, train
       way out: did you mean seed?
     """
-    import difflib
-
     known = {field.name for field in fields(WorkloadConfig)} - {"folder"}
     for key in entries:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
             raise WorkloadError(
                 f"unknown key {key!r}",
                 where=key,
                 rule=f"one of {', '.join(sorted(known))}",
-                way_out=f"did you mean {near[0]}?" if near else "remove it",
+                way_out=did_you_mean(key, sorted(known), "remove it"),
             )
     for key in ("model", "train", "test"):
         if key not in entries:
@@ -286,7 +288,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+_SHOWN = "`edgekit init` writes a file that shows each entry"
+
+
 def _wrong(key: str, value: Any, rule: str) -> WorkloadError:
-    return WorkloadError(
-        f"{key} is {value!r}", where=key, rule=rule, way_out="`edgekit init` writes a file that shows each entry"
-    )
+    return WorkloadError(f"{key} is {value!r}", where=key, rule=rule, way_out=_SHOWN)

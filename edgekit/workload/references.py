@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekit.errors import WorkloadError
+from edgekit.errors import WorkloadError, did_you_mean
 
 RULE = "path/to/file.py:function or package.module:function"
 
@@ -56,7 +56,7 @@ def load_callable(reference: str) -> Callable[..., Any]:
             f"{name!r} is {'missing' if function is None else 'no function'}",
             where=target,
             rule=RULE,
-            way_out=f"it has: {', '.join(names[:12]) or 'no functions of its own'}",
+            way_out=did_you_mean(name, names, f"it has: {', '.join(names[:12]) or 'no functions of its own'}"),
         )
     return _explained(function, reference, folder)
 

@@ -384,6 +384,9 @@ def test_inspect_of_a_bundle_checks_it_and_gives_its_identity(done, bundle):
     sizes = {str(p.relative_to(bundle.folder)): p.stat().st_size for p in bundle.folder.rglob("*") if p.is_file()}
     del sizes["edgekit/bundle.json"]
     assert about["size_bytes"] == sum(sizes.values())
+    assert {name: model["macs"] for name, model in about["models"].items()} == {
+        row["file"]: macs(32) for row in about["variants"]
+    }
     text = done("inspect", bundle.folder).out
     assert text.startswith(f"{bundle.folder}\n")
     assert about["digest"] in text
@@ -392,10 +395,42 @@ def test_inspect_of_a_bundle_checks_it_and_gives_its_identity(done, bundle):
 def test_inspect_of_an_onnx_file_says_what_it_takes_and_holds(done, original):
     about = done("inspect", original.path, "--json").json
     graph = onnx.load(original.path).graph
-    assert about["inputs"] == ["x float32 [batch, 3, 16, 16]"]
+    assert about["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 16, 16]}]
     assert (about["nodes"], about["tensors"]) == (len(graph.node), len(graph.initializer))
-    assert about["size"] == kilobytes(original.path)
-    assert f"size        {kilobytes(original.path)}" in done("inspect", original.path).out
+    assert about["size_bytes"] == original.path.stat().st_size
+    # BatchNorm is folded: each convolution has a bias in its place.
+    assert (about["macs"], about["parameters"]) == (macs(32), 9 * 32 * (3 + 2 * 32) + 3 * 32 + 4 * 32 + 4)
+    assert (about["unknown"], about["int8"]["share_of_nodes"]) == ([], 0)
+    text = done("inspect", original.path).out
+    assert f"size        {kilobytes(original.path)}" in text
+    assert hashlib.sha256(original.path.read_bytes()).hexdigest() in text
+
+
+def test_inspect_of_an_int8_file_says_how_much_of_it_is_int8(done, int8, original, tmp_path):
+    about = done("inspect", int8.path, "--json").json
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    settings.log_severity_level = 4
+    onnxruntime.InferenceSession(str(int8.path), settings, providers=["CPUExecutionProvider"])
+    kernels = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    # Three convolutions and the head; which of them are int8 was measured.
+    share = (kernels.count("QLinearConv") + kernels.count("QGemm")) / 4
+    assert share > 0
+    assert (about["macs"], about["int8"]["share_of_nodes"]) == (macs(32), share)
+    text = done("inspect", int8.path, "--compare", original.path).out
+    assert kilobytes(int8.path) in text
+    assert kilobytes(original.path) in text
+    assert f"{share:.1%} of the 4 nodes" in text
+    both = done("inspect", int8.path, "--compare", original.path, "--json").json["models"]
+    assert [row["path"] for row in both] == [str(int8.path), str(original.path)]
+
+
+def test_inspect_of_a_model_of_pytorch(done, project):
+    about = done("inspect", f"{project.path}:model", "--shape", "x=1x3x16x16", "--json").json
+    assert (about["kind"], about["macs"]) == ("torch", macs(32))
+    assert about["parameters"] == count(project.source.model())
+    text = done("inspect", f"{project.path}:model", "--data", f"{project.path}:test_data").out
+    assert "block.first" in text
 
 
 def test_run_predicts_what_torch_predicts(done, bundle, project, tmp_path):

@@ -1,5 +1,6 @@
 """Faults of the user's: each ends with exit code 4 and says what, where and the way out; nothing is left behind."""
 
+import json
 import shutil
 import zipfile
 
@@ -492,7 +493,8 @@ def test_one_flipped_byte_in_a_model_is_found(edgekit, error_text, bundle, here,
     shown = edgekit("inspect", copy, "--json")
     assert (shown.code, shown.json["whole"], shown.json["changed"]) == (4, False, [file])
     rule = "every file has the SHA-256 that the bundle lists"
-    assert shown.err == error_text(f"changed: {file}", copy, rule, AGAIN)
+    told = {"problem": f"changed: {file}", "where": str(copy), "rule": rule, "way_out": AGAIN, "exit_code": 4}
+    assert json.loads(shown.err) == {"error": told}
     assert edgekit("inspect", copy).code == 4
     np.save("one.npy", np.zeros((3, 16, 16), np.float32))
     ran = edgekit("run", copy, "one.npy")

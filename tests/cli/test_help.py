@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import typer
 
+import edgekit as package
 from edgekit.cli.app import app
 
 ROOT = typer.main.get_command(app)
 COMMANDS = ROOT.commands
+WITHOUT_JSON = {"init": "writes a file for people; there is no result"}
+CODES = {0: "done", 1: "failed", 2: "command line", 3: "budget", 4: "fault", 130: "interrupted"}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,25 @@ def test_help_lists_every_command_and_the_exit_codes(edgekit, flag):
     answer = edgekit(flag)
     assert (answer.code, answer.err) == (0, "")
     assert all(re.search(rf"\b{name}\b", answer.out) for name in COMMANDS)
-    assert "4 the input or the machine is at fault" in " ".join(answer.out.split())
+    text = " ".join(answer.out.split())
+    assert "4 the input or the machine is at fault; 130 interrupted." in text
+    assert [code for code in CODES if f" {code} " not in text] == []
+
+
+def test_the_readme_has_a_table_of_the_exit_codes():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", readme, re.MULTILINE)
+    assert [int(code) for code, _ in rows] == list(CODES)
+    assert [text for code, text in rows if CODES[int(code)] not in text] == []
+
+
+def test_the_version_is_that_of_the_package(edgekit):
+    assert edgekit("--version").out == f"edgekit {package.__version__}\n"
+
+
+def test_every_command_gives_its_result_as_json_or_has_none():
+    without = {name for name in COMMANDS if not any("--json" in each.opts for each in COMMANDS[name].params)}
+    assert without == set(WITHOUT_JSON)
 
 
 def test_without_words_the_help_is_shown(edgekit):
