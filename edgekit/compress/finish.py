@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.bundle import Variant, record_golden, scores_for, write_bundle
 from edgekit.compress.budget import MARGIN, Budget
 from edgekit.compress.explaining import explanations
+from edgekit.compress.operators import operators
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
@@ -75,6 +76,7 @@ def finish(
     broken += tuple(final["behaviour_broken"])
     best = _front(root, candidates, final["rows"])
     explained = explanations(run, files, chosen.file, time_s=LOOK_SHARE * budget.time_s)
+    kernels = operators(run, files)
     verdict = Verdict(
         holds=not broken, chosen=row.stage, broken=broken, text=_verdict(row, broken, workload.task.metric)
     )
@@ -111,6 +113,7 @@ def finish(
         report=str(root / "report.json"),
         next_commands=_next(bundle, root, files, verdict),
         explanations=explained,
+        operators=kernels,
     )
     _bundle(run, bundle, chosen, half=half, source=source, report=report)
     write_json(root / RAW, final["raw"])

@@ -95,6 +95,7 @@ class Report:
     `behaviour` says what changed between the original and the chosen file besides the metric's mean, on the test split,
     in the form that `edgekit.validate.behaviour` describes; it is empty where the original itself was chosen.
     `explanations` says how far the chosen file looks where the original looks; `edgekit.explain` has its shape.
+    `operators` holds what each kernel of each file takes under ONNX Runtime's profiler.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Report:
     next_commands: Sequence[str]
     behaviour: Mapping[str, Any] = field(default_factory=dict)
     explanations: Mapping[str, Any] = field(default_factory=dict)
+    operators: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, stage: str) -> StageRow:
         """The row of one stage."""

@@ -62,6 +62,17 @@ def test_the_report_says_what_changed_besides_the_mean(run):
         assert f"{chosen} against fp32: what changed besides the mean" in run.answer.out
 
 
+def test_the_report_says_what_operators_take(run):
+    report = json.loads((run.folder / "report.json").read_text())
+    assert list(report["operators"]) == [row["stage"] for row in report["stages"]]
+    kinds = {name: {row["operator"] for row in found["rows"]} for name, found in report["operators"].items()}
+    assert "QLinearConv" in kinds["int8"]
+    assert "QLinearConv" not in kinds["fp32"]
+    assert all(sum(row["us"] for row in found["rows"]) > 0 for found in report["operators"].values())
+    if report["verdict"]["chosen"] != "fp32":
+        assert "Time of each kind of operator, before and after" in (run.folder / "report.html").read_text()
+
+
 def test_the_figures_are_those_of_the_files(run):
     report = json.loads((run.folder / "report.json").read_text())
     stages = {row["stage"]: row for row in report["stages"]}

@@ -78,7 +78,7 @@ def setting(tmp_path):
 
 
 def test_the_chosen_file_is_compared_with_the_original_and_its_int8_twin(setting):
-    found = explanations(setting.run, setting.files, setting.files[2])
+    found = explanations(setting.run, setting.files, setting.files[2], time_s=60.0)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert [each["file"] for each in found["files"]] == ["int8", "pruned-1-int8"]
     twin, chosen = (each["correlation"]["value"] for each in found["files"])
@@ -88,7 +88,7 @@ def test_the_chosen_file_is_compared_with_the_original_and_its_int8_twin(setting
 
 
 def test_panels_are_small_pictures_with_what_they_show(setting):
-    found = explanations(setting.run, setting.files, setting.files[2])
+    found = explanations(setting.run, setting.files, setting.files[2], time_s=60.0)
     assert len(found["panels"]) == PANELS
     for panel in found["panels"]:
         png = base64.b64decode(panel["png_base64"])
@@ -102,8 +102,8 @@ def test_panels_are_small_pictures_with_what_they_show(setting):
 
 
 def test_where_it_does_not_apply_the_report_says_why(setting):
-    found = explanations(setting.run, setting.files, setting.files[0])
+    found = explanations(setting.run, setting.files, setting.files[0], time_s=60.0)
     assert found == {"notes": ["not compared: the original itself was chosen"]}
     setting.run.workload.task = tasks.regression()
-    found = explanations(setting.run, setting.files, setting.files[1])
+    found = explanations(setting.run, setting.files, setting.files[1], time_s=60.0)
     assert found == {"notes": ["not compared: the task is regression, and only classes are explained here"]}
