@@ -18,6 +18,8 @@ from edgekit.prune.recurrent_layers import RecurrentLayer
 from edgekit.prune.resolution import Resolution
 
 VERSION = 2
+READABLE = (1, 2)
+"""Plans of version 1 know no resolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +94,12 @@ class PrunePlan:
             PruneError: it is of another version, or no plan.
         """
         version = data.get("version") if isinstance(data, dict) else None
-        if version != VERSION:
+        if version not in READABLE:
             raise PruneError(
-                f"version {version!r}", where=where, rule=f"a plan of version {VERSION}", way_out="prune again"
+                f"version {version!r}",
+                where=where,
+                rule=f"a plan of version {VERSION} or before",
+                way_out="prune again",
             )
         try:
             return cls(
@@ -110,9 +115,9 @@ class PrunePlan:
                 blocks=tuple(_block(entry) for entry in data["blocks"]),
                 counts={
                     str(module): {str(name): int(value) for name, value in attributes.items()}
-                    for module, attributes in data["counts"].items()
+                    for module, attributes in data.get("counts", {}).items()
                 },
-                resolution=_resolution(data["resolution"]),
+                resolution=_resolution(data.get("resolution")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(

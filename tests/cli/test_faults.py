@@ -549,10 +549,9 @@ def test_files_that_cannot_be_measured_are_named(fails, error_text, here, tiny, 
         f"the same as {tiny}: x float32 [?, 4] -> y float32 [?, 2]",
         "compare files that were made from one model",
     )
-    text = fails("bench", "odd.onnx", "--time", "0.1s", "--json")
-    assert text.startswith("error: ")
-    assert "NoSuchOperator" in text
-    assert "  where: odd\n" in text
+    fault = json.loads(fails("bench", "odd.onnx", "--time", "0.1s", "--json"))["error"]
+    assert "NoSuchOperator" in fault["problem"]
+    assert (fault["where"], fault["exit_code"]) == ("odd", 4)
 
 
 def test_a_file_that_does_not_run_is_a_row_and_the_others_are_measured(done, here, tiny, make_onnx):

@@ -78,6 +78,7 @@ def test_a_host_needs_a_file_for_its_costs():
         Settings(host="pi@device")
 
 
+@pytest.mark.slow
 def test_a_host_times_what_is_missing(workload, tmp_path, monkeypatch):
     there = []
 

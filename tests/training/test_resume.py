@@ -87,6 +87,7 @@ def digest_in(output):
     return output.rpartition("digest ")[2].strip()
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_call_again_end_with_the_same_bits(tmp_path, request):
     conftest = request.path.parent / "conftest.py"
     with start(tmp_path / "whole.pt", conftest) as process:
