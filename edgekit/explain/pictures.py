@@ -107,7 +107,7 @@ def side_by_side(
         methods = dict.fromkeys(method for maps in of_modules.values() for method in maps.maps)
         rows += [
             [
-                Map(title=f"{method}: {name}", values=maps.maps[method])
+                Map(title=f"{method}\n{name}", values=maps.maps[method])
                 for name, maps in of_modules.items()
                 if method in maps.maps
             ]
