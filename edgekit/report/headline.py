@@ -119,8 +119,8 @@ def sentence(report: Mapping[str, Any]) -> str:
     name, verdict = report["name"], report["verdict"]
     if not verdict["holds"]:
         return (
-            f"No version of {name} stays inside the budget: the closest one, {verdict['chosen']}, misses it by its "
-            f"{'; '.join(verdict['broken'])}. It {_gain(report)}, {_quality(report)}."
+            f"No version of {name} stays inside the budget: the closest one, {verdict['chosen']}, misses it "
+            f"({'; '.join(verdict['broken'])}). It {_gain(report)}, {_quality(report)}."
         )
     if is_original(report):
         return f"{name} is best left as it is: nothing faster than the original stayed inside the budget."

@@ -59,7 +59,7 @@ def _files(found: Mapping[str, Any]) -> Table | None:
     ]
     ceiling = found.get("ceiling") or {}
     if rows and ceiling.get("correlation"):
-        words = f"the most that can be reached: {ceiling.get('what', '')}".rstrip(": ")
+        words = f"for comparison: {ceiling.get('what', '')}".rstrip(": ")
         rows.append(Row(cells=[plain(words), estimate(ceiling["correlation"], 3), DASH]))
     headers = ("file", "mean rank correlation with the original", "samples that both answer right")
     return Table(name="drift", caption="Agreement of explanations", headers=headers, rows=rows) if rows else None
