@@ -7,7 +7,8 @@ asking what a plan would cost; a network that is kept is pruned as modules, with
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -43,7 +44,7 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
     twin = model.clone()
     graph = twin.graph
     _check_recurrent(graph, plan.slices)
-    _open_flattenings(graph)
+    flattened = _open_flattenings(graph)
     # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
     found = [name for name in plan.slices if name in graph.initializers]
     if plan.slices and not found:
@@ -64,7 +65,9 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
     _forget_shapes(twin)
     if _output_shapes(twin) != _output_shapes(model):
         raise _disagree("outputs have other shapes")
-    return _inferred(twin)
+    found_shapes = _inferred(twin)
+    _close_flattenings(found_shapes.graph, flattened)
+    return found_shapes
 
 
 def _check_recurrent(graph: ir.Graph, names: Collection[str]) -> None:
@@ -74,21 +77,58 @@ def _check_recurrent(graph: ir.Graph, names: Collection[str]) -> None:
             raise _packed(str(node.name))
 
 
-def _open_flattenings(graph: ir.Graph) -> None:
-    """Let a Reshape that merges its last dimensions find the merged size itself; the exporter writes it as a number."""
+@dataclass(frozen=True, slots=True)
+class _Flattening:
+    """A Reshape as the exporter wrote it."""
+
+    target: ir.Value
+    allowzero: ir.Attr | None
+
+
+def _open_flattenings(graph: ir.Graph) -> dict[str, _Flattening]:
+    """Let a Reshape that merges its last dimensions find the merged size itself; the exporter writes it as a number.
+
+    Returns what those were, by the name of their output.
+    """
+    found = {}
     for node in graph:
         if node.op_type != "Reshape" or node.inputs[0] is None or node.inputs[0].shape is None:
             continue
-        before, after = node.inputs[0].shape, node.outputs[0].shape
-        if after is None or not 1 <= len(after) <= len(before):
+        before, after, target = node.inputs[0].shape, node.outputs[0].shape, node.inputs[1]
+        if after is None or not 1 <= len(after) <= len(before) or target is None or target.const_value is None:
             continue
         kept = len(after) - 1
         if list(before[:kept]) == list(after[:kept]) and isinstance(after[kept], int):
+            found[str(node.outputs[0].name)] = _Flattening(target, node.attributes.get("allowzero"))
             size = np.array([0] * kept + [-1], np.int64)  # 0 copies a dimension, -1 takes the rest.
-            target = ir.Value(name=f"{node.outputs[0].name}.flattened", const_value=ir.tensor(size))
-            graph.register_initializer(target)
-            node.replace_input_with(1, target)
+            node.replace_input_with(1, _constant(graph, f"{node.outputs[0].name}.flattened", size))
             node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+    return found
+
+
+def _close_flattenings(graph: ir.Graph, flattened: Mapping[str, _Flattening]) -> None:
+    """Write the sizes that were found as the exporter would: what costs are known by is what a graph says."""
+    for node in graph:
+        was = flattened.get(str(node.outputs[0].name))
+        if was is None or was.target.const_value is None:
+            continue
+        size, merged = was.target.const_value.numpy().copy(), node.outputs[0].shape
+        if size[-1] > 0 and merged is not None and isinstance(merged[-1], int):
+            size[-1] = merged[-1]
+        old = node.inputs[1]
+        node.replace_input_with(1, _constant(graph, f"{node.outputs[0].name}.size", size))
+        if old is not None and not list(old.uses()):
+            graph.initializers.pop(str(old.name), None)
+        del node.attributes["allowzero"]
+        if was.allowzero is not None:
+            node.attributes["allowzero"] = was.allowzero
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array)
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def _packed(name: str) -> PruneError:

@@ -93,8 +93,9 @@ def test_a_full_disk_is_an_error_that_loses_nothing(project, tmp_path, unbroken)
     process = start(project, out, preexec_fn=small_files, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     _, stderr = process.communicate()
     assert process.returncode == 4, stderr
-    assert "cannot write" in stderr
-    assert "way out: free some space" in stderr
+    fault = json.loads(stderr.splitlines()[-1])["error"]
+    assert fault["problem"].startswith("cannot write")
+    assert fault["way_out"].startswith("free some space")
     assert not (out / "report.json").exists()
     assert results(finish(project, out)) == unbroken
 

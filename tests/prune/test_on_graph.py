@@ -81,6 +81,15 @@ def answers(model, x):
     return session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
 
 
+def reshapes(model):
+    """Sizes and attributes as they are written: costs of pieces are known by them."""
+    return [
+        (node.inputs[1].const_value.numpy().tolist(), {name: each.value for name, each in node.attributes.items()})
+        for node in model.graph
+        if node.op_type == "Reshape"
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "shape", "kept", "blocks"),
     [
@@ -112,6 +121,7 @@ def test_it_answers_as_the_exported_pruned_network(make, shape, kept, blocks, tm
     assert len(list(found.graph)) == len(list(ir.load(wanted).graph))
     sizes = [sum(np.prod(v.shape) for v in m.graph.initializers.values()) for m in (found, ir.load(wanted), before)]
     assert sizes[0] == sizes[1] < sizes[2]
+    assert reshapes(found) == reshapes(ir.load(wanted))
     np.testing.assert_array_equal(answers(before, x), untouched)
 
 
