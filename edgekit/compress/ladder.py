@@ -176,7 +176,7 @@ class _Book(Generic[A]):
 
 
 def _spaced(plans: Sequence[Rung[A]], *, first: float) -> list[Rung[A]]:
-    """The plans that are a step in speed apart; the last one if none is faster at all."""
+    """The plans that are a step in speed apart, from the first that is as fast as `first`."""
     rungs: list[Rung[A]] = []
     wanted = first
     for plan in plans:
