@@ -3,7 +3,7 @@
 * an identical file under two names has to come out as *no measurable difference* in at least 95 of 100,
 * the same file with 3 % more work in its graph has to come out as *slower* in at least 90 of 100.
 
-    python tools/bench_noise.py                    # 200 repetitions, about nine minutes on a quiet machine
+    python tools/bench_noise.py                    # 200 repetitions, about 22 minutes on a quiet machine
     python tools/bench_noise.py --repetitions 5    # a try; the same command with more goes on from it
     python tools/bench_noise.py --table            # measure nothing, write the page again
 
@@ -45,8 +45,8 @@ EXTRA, CLOSE = 0.03, 0.002
 """How much more work, and how close to it the padding has to come."""
 WIDTH, DEPTH = 96, 40
 """Of the network: products of a matrix with itself, 0.2 to 0.5 ms in one thread."""
-TIME_S, STARTS, WARMUP_S = 0.9, 3, 0.05
-"""Of each repetition; with starting six processes it takes about 2.7 s."""
+TIME_S, STARTS, WARMUP_S = 1.5, 10, 0.05
+"""Of each repetition; with starting twenty processes it takes about 6.5 s."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -218,7 +218,7 @@ def page(report: Mapping[str, Any]) -> str:
         f"{_load(report['conditions'].get('after', about))} after. `python tools/bench_noise.py` makes it again."
     )
     meaning = (
-        "A ratio is how many times faster than the first file the second is, paired by round, the mean over processes. "
+        "A ratio is how many times faster than the first file the second is, paired by round, the median over processes. "
         "Its interval comes from a block bootstrap over rounds within a bootstrap over processes; a verdict needs the "
         f"whole interval beyond {settings['smallest_effect']:.0%}. For the slower file the truth is taken to be the "
         "median of all repetitions."

@@ -26,7 +26,8 @@ from edgekit.errors import EdgekitError
 from edgekit.progress import Progress, Step, silent
 from edgekit.stats import needed_samples
 
-STARTS = 3
+STARTS = 10
+"""Of fresh processes: enough that two or three that met other work do not decide."""
 MIN_ROUNDS = 30
 WARMUP_S = 0.2
 WIDTH = 0.004
