@@ -218,7 +218,7 @@ def page(report: Mapping[str, Any]) -> str:
         f"{_load(report['conditions'].get('after', about))} after. `python tools/bench_noise.py` makes it again."
     )
     meaning = (
-        "A ratio is how many times faster than the first file the second is, paired by round, the median over processes. "
+        "A ratio is how many times faster than the first file the second is, paired by round: the median of processes. "
         "Its interval comes from a block bootstrap over rounds within a bootstrap over processes; a verdict needs the "
         f"whole interval beyond {settings['smallest_effect']:.0%}. For the slower file the truth is taken to be the "
         "median of all repetitions."
