@@ -149,8 +149,9 @@ def summary(found: Mapping[str, Any]) -> None:
         ("what", "before", "after", "change [95 %]", "remark"),
         [*_churn(found["churn"]), *_classes(found), *_calibration(found), *_outputs(found), *_robustness(found)],
     )
-    for name, why in found["missing"].items():
-        show.out.print(f"{name}: {why}", markup=False)
+    # That classes are no quantities, or the other way round, is nothing that a reader misses.
+    for name in sorted(found["missing"].keys() - {"outputs"}):
+        show.out.print(f"{name}: {found['missing'][name]}", markup=False)
     for note in found["notes"]:
         show.out.print(f"note: {note}", markup=False)
     for gate in found.get("gates", ()):

@@ -43,7 +43,7 @@ def explain(
             min=-1.0,
             max=1.0,
             help="A gate: exit with 3 where a file's mean rank correlation with the original's occlusion maps is below "
-            "this. The ceiling that is printed beside it says what can be asked for.",
+            "this. The yardstick beside it (the original against itself, occluded in another way) says what is noise.",
         ),
     ] = None,
     split: Split = "test",
@@ -102,7 +102,7 @@ def explain(
     """Say whether compressed files are right for the same reasons: maps of both side by side, and how far they agree.
 
     Occlusion covers parts of the input and runs the ONNX files themselves, so it sees int8: the rank correlation of
-    original and compressed maps, over samples that both get right, is the explanation drift. A ceiling beside it says
+    original and compressed maps, over samples that both get right, is the explanation drift. A yardstick beside it says
     what is noise. Saliency, integrated gradients, Grad-CAM, attention and concepts look into the PyTorch modules: the
     original, and with --pruned the compressed one.
 
@@ -169,7 +169,7 @@ def _say(found: Explanation, labels: Sequence[str], out: Path, broken: Sequence[
             for each in drift.files
         ],
     )
-    show.out.print(f"ceiling {_estimate(drift.ceiling)}: {drift.ceiling_by}", markup=False)
+    show.out.print(f"yardstick {_estimate(drift.yardstick)}: {drift.yardstick_by}", markup=False)
     if found.gradients is not None and found.gradients.correlations:
         rows = [(method, _estimate(each)) for method, each in found.gradients.correlations.items()]
         show.table("original and compressed module", ("method", "rank correlation [95 %]"), rows)

@@ -22,7 +22,7 @@ under `drift`, has this shape (an *estimate* is `{"value", "low", "high", "n"}`,
         "original_right": 60,                    of those that were looked at
         "explained": 60
       },
-      "ceiling": {"what": "the original against itself, …", "correlation": estimate or null},
+      "yardstick": {"what": "the original against itself, …", "correlation": estimate or null},
       "files": [{
         "file": "int8",
         "both_right": 59,                        samples that `correlation` is over

@@ -1,7 +1,7 @@
 """Explanation drift: do the original and the compressed file look at the same places when both are right?
 
 Each map is an occlusion map of an ONNX file (`occlusion`); two maps of a sample are compared by Spearman's rank
-correlation over the windows. How much of a difference is noise says the ceiling: the original against itself with
+correlation over the windows. How much of a difference is noise says the yardstick: the original against itself with
 another, equally good way to occlude.
 """
 
@@ -90,8 +90,8 @@ class Drift:
         input: name of the input that is occluded.
         grid: the windows, of the first sample.
         fill: what covered parts become, in words.
-        ceiling: mean rank correlation of the original with itself under `ceiling_by`, on the same samples.
-        ceiling_by: how that was found.
+        yardstick: mean rank correlation of the original with itself under `yardstick_by`, on the same samples.
+        yardstick_by: how that was found.
         files: the others.
         samples: what was explained, with maps.
         asked: samples that were to be explained.
@@ -103,8 +103,8 @@ class Drift:
     input: str
     grid: Grid
     fill: str
-    ceiling: Estimate | None
-    ceiling_by: str
+    yardstick: Estimate | None
+    yardstick_by: str
     files: Sequence[FileDrift]
     samples: Sequence[Explained]
     asked: int
@@ -122,9 +122,9 @@ class Drift:
             "original": self.original,
             "input": {"name": self.input, **self.grid.to_dict(), "fill": self.fill},
             "samples": {"asked": self.asked, "original_right": self.original_right, "explained": len(self.samples)},
-            "ceiling": {
-                "what": self.ceiling_by,
-                "correlation": None if self.ceiling is None else self.ceiling.to_dict(),
+            "yardstick": {
+                "what": self.yardstick_by,
+                "correlation": None if self.yardstick is None else self.yardstick.to_dict(),
             },
             "files": [each.to_dict() for each in self.files],
             "notes": list(self.notes),
@@ -211,8 +211,8 @@ def drift(
         input=name,
         grid=first_grid,
         fill=_fill_in_words(kind, value),
-        ceiling=stats.mean(np.array(again), seed=seed) if again else None,
-        ceiling_by=BY_FILL if first_grid.shifted() is None else BY_SHIFT,
+        yardstick=stats.mean(np.array(again), seed=seed) if again else None,
+        yardstick_by=BY_FILL if first_grid.shifted() is None else BY_SHIFT,
         files=[_file_drift(file, found, seed) for file in others],
         samples=found,
         asked=len(samples),

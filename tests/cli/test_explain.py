@@ -26,14 +26,14 @@ def explained(done, project, made, original, int8, smaller):  # noqa: PLR0917 - 
     return done("explain", *project.words, *files, *words, "--json").json
 
 
-def test_the_drift_of_each_file_is_told_with_its_ceiling(explained):
+def test_the_drift_of_each_file_is_told_with_its_yardstick(explained):
     drift = explained["drift"]
     assert [each["file"] for each in drift["files"]] == ["original.int8", "pruned"]
     assert drift["input"]["kind"] == "image"
     int8, pruned = (each["correlation"]["value"] for each in drift["files"] if each["correlation"])
     assert int8 > 0.9
     assert -1 <= pruned < int8
-    assert drift["ceiling"]["correlation"]["n"] == drift["samples"]["original_right"] == 12
+    assert drift["yardstick"]["correlation"]["n"] == drift["samples"]["original_right"] == 12
 
 
 def test_modules_are_compared_and_the_concept_is_scored(explained):

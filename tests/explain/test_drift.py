@@ -37,8 +37,8 @@ def test_a_file_does_not_drift_from_itself(tmp_path, linear, io, labelled):
     found = drift({"m": path, "same": path}, samples, tasks.classification(), spec=spec, window=4, stride=2)
     row = found.file("same")
     assert (row.correlation.value, row.correlation.low, row.both_right) == (1.0, 1.0, 10)
-    assert found.ceiling_by == BY_SHIFT
-    assert 0.3 < found.ceiling.value < 1
+    assert found.yardstick_by == BY_SHIFT
+    assert 0.3 < found.yardstick.value < 1
 
 
 def test_a_shortcut_through_a_corner_pixel_is_seen(tmp_path, linear, io, labelled):
@@ -53,7 +53,7 @@ def test_a_shortcut_through_a_corner_pixel_is_seen(tmp_path, linear, io, labelle
     found = drift(files, draw(data, spec, 24), tasks.classification(), spec=spec, window=4, stride=2)
     row = found.file("cheat")
     assert row.both_right >= 20
-    assert row.correlation.high < 0.4 < found.ceiling.low
+    assert row.correlation.high < 0.4 < found.yardstick.low
     assert row.largest[0]["correlation"] == min(each.correlations["cheat"] for each in found.samples)
 
 
@@ -74,13 +74,13 @@ def test_only_samples_that_both_get_right_count(tmp_path, linear, io, labelled):
     assert found.file("b").correlation == stats.mean(np.array(kept))
 
 
-def test_where_windows_move_by_one_the_ceiling_has_another_fill(tmp_path, linear, io, labelled):
+def test_where_windows_move_by_one_the_yardstick_has_another_fill(tmp_path, linear, io, labelled):
     weight = RNG.standard_normal((6, 2))
     spec = io((6,), 2)
     path = linear(tmp_path / "m.onnx", weight, (6,))
     found = drift({"m": path, "same": path}, draw(labelled(weight, (6,)), spec, 12), tasks.classification(), spec=spec)
-    assert (found.grid.kind, found.ceiling_by) == ("features", BY_FILL)
-    assert found.ceiling.value < 1
+    assert (found.grid.kind, found.yardstick_by) == ("features", BY_FILL)
+    assert found.yardstick.value < 1
 
 
 def test_without_right_and_wrong_all_samples_count(tmp_path, linear, io, labelled):

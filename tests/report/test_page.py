@@ -231,7 +231,7 @@ def test_behaviour_explanations_and_operators_have_their_sections(browser, repor
     report["explanations"] = {
         "original": "fp32",
         "samples": {"explained": 60},
-        "ceiling": {"what": "the original again", "correlation": make.estimate(0.95, 0.01)},
+        "yardstick": {"what": "the original again", "correlation": make.estimate(0.95, 0.01)},
         "files": [{"file": "int8", "both_right": 59, "correlation": make.estimate(0.75, 0.01)}],
         "panels": [{"class": "cat", "caption": "sample 17", "png_base64": PIXEL}],
         "notes": ["a remark"],

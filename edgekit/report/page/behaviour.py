@@ -226,4 +226,5 @@ def _answer(said: Mapping[str, Any]) -> str:
 
 def _missing(missing: Mapping[str, str]) -> Iterator[str]:
     for part, why in missing.items():
-        yield f"{part.replace('_', ' ')}: {why}"
+        if part != "outputs":  # That classes are no quantities is nothing that a reader misses.
+            yield f"{part.replace('_', ' ')}: {why}"

@@ -57,9 +57,9 @@ def _files(found: Mapping[str, Any]) -> Table | None:
         )
         for each in found.get("files") or ()
     ]
-    ceiling = found.get("ceiling") or {}
-    if rows and ceiling.get("correlation"):
-        words = f"for comparison: {ceiling.get('what', '')}".rstrip(": ")
-        rows.append(Row(cells=[plain(words), estimate(ceiling["correlation"], 3), DASH]))
+    yardstick = found.get("yardstick") or {}
+    if rows and yardstick.get("correlation"):
+        words = f"for comparison: {yardstick.get('what', '')}".rstrip(": ")
+        rows.append(Row(cells=[plain(words), estimate(yardstick["correlation"], 3), DASH]))
     headers = ("file", "mean rank correlation with the original", "samples that both answer right")
     return Table(name="drift", caption="Agreement of explanations", headers=headers, rows=rows) if rows else None
