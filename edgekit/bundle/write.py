@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,12 @@ from edgekit.device.verify import open_bundle
 from edgekit.errors import BundleError, ProviderError, did_you_mean
 from edgekit.spec import IOSpec
 from edgekit.store import writing
+
+Side = Literal["preprocessing", "postprocessing"]
+"""What can go into the graph."""
+
+Wrap = Callable[[bytes, str], bytes]
+"""Makes an ONNX file into the one that goes into the bundle; the text names it in errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,7 @@ def write_bundle(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     golden: Sequence[Golden] = (),
+    bake: Sequence[Side] = (),
     files: Mapping[str, Path | bytes] | None = None,
     created: datetime | None = None,
 ) -> Path:
@@ -107,6 +114,8 @@ def write_bundle(
         metrics: what was measured, JSON-ready.
         provenance: where the model comes from, JSON-ready; installed versions are added.
         golden: samples that every device must reproduce; `record_golden` makes them.
+        bake: `preprocessing`, `postprocessing` or both: what goes into the graphs of all variants; see
+            `edgekit.bundle.baking`.
         files: further files by their path in the bundle, such as `edgekit/report.json`, `LICENSE`, or the vocabulary
             that the processing names.
         created: the time that is recorded; now by default.
@@ -123,7 +132,15 @@ def write_bundle(
     after = postprocessing or _recognized(labels, golden, spec)
     _check_labels(labels, spec, after)
     check_golden(golden, spec, preprocessing, _vocabulary(files or {}, preprocessing, after))
-    contents, infos = _contents(variants, spec, golden)
+    wrap: Wrap = _as_it_is
+    baked_about: Mapping[str, Any] = {}
+    if bake:
+        from edgekit.bundle.baking import bake as plan  # Needs onnx, which a bundle as it is does not.
+
+        baked = plan(bake, spec=spec, preprocessing=preprocessing, postprocessing=after, golden=golden)
+        wrap, baked_about, golden = baked.wrap, baked.provenance, baked.golden
+        spec, preprocessing, after = baked.spec, baked.preprocessing, baked.postprocessing
+    contents, infos = _contents(variants, spec, golden, wrap)
     for path, source in (files or {}).items():
         check_path(path, "files")
         if path in {PACKAGE_FILE, COMPONENT_FILE, GOLDEN_FILE, BUNDLE_FILE, *contents}:
@@ -139,7 +156,7 @@ def write_bundle(
         postprocessing=after,
         preprocessing=preprocessing,
         metrics=dict(metrics or {}),
-        provenance={"versions": versions(), **(provenance or {})},
+        provenance={"versions": versions(), **(provenance or {}), **baked_about},
         variants=infos,
         golden_samples=len(golden),
         files={},
@@ -156,15 +173,19 @@ def write_bundle(
     return folder
 
 
+def _as_it_is(data: bytes, _: str) -> bytes:
+    return data
+
+
 def _contents(
-    variants: Mapping[str, Variant], spec: IOSpec, golden: Sequence[Golden]
+    variants: Mapping[str, Variant], spec: IOSpec, golden: Sequence[Golden], wrap: Wrap
 ) -> tuple[dict[str, bytes], tuple[VariantInfo, ...]]:
     """Each variant's bytes by path, and what the bundle says about it."""
     contents: dict[str, bytes] = {}
     infos: list[VariantInfo] = []
     for name, variant in variants.items():
         where = f"variants[{name!r}]"
-        data = _read(variant.path)
+        data = wrap(_read(variant.path), where)
         scan(data, f"{where}, {variant.path}")
         sessions = _sessions(data, variant, where)
         for session in sessions[:1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +53,15 @@ def bundle(
             "and a device checks the preprocessing with it, too."
         ),
     ] = None,
+    bake: Annotated[
+        list[Literal["preprocessing", "postprocessing"]] | None,
+        typer.Option(
+            help="preprocessing or postprocessing; may be given twice. Puts it into the graph of every file, in ONNX's "
+            "own operators: the bundle then takes an image's bytes [height, width, 3] or sound's samples [n], and "
+            "needs --raw to show how far that lies from the preprocessing in numpy; or it gives probabilities, or the "
+            "boxes that non-maximum suppression leaves."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the bundle.  [default: NAME.edgekit]")
     ] = None,
@@ -97,6 +106,7 @@ def bundle(
             metrics=contents.metrics,
             provenance={"model": config.model, **contents.provenance},
             golden=golden,
+            bake=tuple(dict.fromkeys(bake or ())),
             files=workload.processing_files,
         )
         tick()

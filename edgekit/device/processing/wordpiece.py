@@ -96,7 +96,11 @@ class WordpiecePreprocessing:
         if not isinstance(self.inputs, TokenInputs):
             fields.refuse(self, "inputs", "names of the inputs")
         names: tuple[Any, ...] = self.inputs.names
-        if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        if (
+            self.inputs.ids is None
+            or not all(isinstance(name, str) and name for name in names)
+            or len(set(names)) < len(names)
+        ):
             fields.refuse(self, "inputs", "the name of an input for `ids`, and others or null for `mask` and `types`")
 
     def apply(self, text: str, vocabulary: Vocabulary) -> dict[str, np.ndarray]:

@@ -29,9 +29,9 @@ def noise(height, width, seed):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@given(side, side, side, side, st.integers(0, 2**32 - 1), st.sampled_from(sorted(PILLOW)))
-def test_resize_is_pillows_to_the_byte(height, width, new_height, new_width, seed, name):
-    image = noise(height, width, seed)
+@given(st.tuples(side, side), st.tuples(side, side), st.integers(0, 2**32 - 1), st.sampled_from(sorted(PILLOW)))
+def test_resize_is_pillows_to_the_byte(old, new, seed, name):
+    image, (new_height, new_width) = noise(*old, seed), new
     expected = np.asarray(Image.fromarray(image).resize((new_width, new_height), PILLOW[name]))
     rows_first = resize(image, (new_height, new_width), name)
     # Which pass Pillow makes first depends on its version and on the sizes.
@@ -46,9 +46,11 @@ def test_one_pass_is_pillows_to_the_byte(size, name):
     assert np.array_equal(resize(IMAGE, size, name), expected)
 
 
-@given(side, side, side, side, st.integers(0, 2**32 - 1), st.sampled_from(["bilinear", "bicubic"]))
-def test_without_antialiasing_resize_is_torchs_in_float64(height, width, new_height, new_width, seed, name):
-    image = noise(height, width, seed)
+@given(
+    st.tuples(side, side), st.tuples(side, side), st.integers(0, 2**32 - 1), st.sampled_from(["bilinear", "bicubic"])
+)
+def test_without_antialiasing_resize_is_torchs_in_float64(old, new, seed, name):
+    image, (new_height, new_width) = noise(*old, seed), new
     planes = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
     scaled = torch.nn.functional.interpolate(planes, (new_height, new_width), mode=name, align_corners=False)
     exact = scaled[0].permute(1, 2, 0).numpy()
