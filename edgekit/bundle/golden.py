@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.device.golden import Golden
-from edgekit.device.model import max_difference
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device.model import max_difference, preprocessing_difference
+from edgekit.device.processing import Preprocessing, Vocabulary, prepared
 from edgekit.device.session import open_session
 from edgekit.errors import BundleError
 from edgekit.spec import Feeds, IOSpec
@@ -26,23 +26,24 @@ ASSUMED_ELSE = 0.25
 
 
 def record_golden(
-    model: Path, inputs: Iterable[Feeds], *, images: Sequence[np.ndarray] = (), threads: int = 1
+    model: Path, inputs: Iterable[Feeds], *, raw: Sequence[np.ndarray | str] = (), threads: int = 1
 ) -> tuple[Golden, ...]:
     """Run the reference file on the CPU and keep what went in and what came out.
 
     Args:
         model: the reference: the file whose accuracy was validated.
         inputs: samples, each as inputs by name.
-        images: the raw image of each sample, where the bundle has preprocessing.
+        raw: what each sample's inputs came from, where the bundle has preprocessing: images uint8 [H, W, 3] or [H, W],
+            recordings float32 [n], or texts.
         threads: intra-op threads.
 
     Raises:
-        BundleError: there are not as many images as samples.
+        BundleError: there are not as many raw samples as inputs.
     """
     samples = list(inputs)
-    if images and len(images) != len(samples):
+    if raw and len(raw) != len(samples):
         raise BundleError(
-            f"{len(images)} images for {len(samples)} samples", where="record_golden", rule="one image for each sample"
+            f"{len(raw)} raw samples for {len(samples)} inputs", where="record_golden", rule="one for each sample"
         )
     session = open_session(model, threads=threads)
     names = [output.name for output in session.get_outputs()]
@@ -50,17 +51,19 @@ def record_golden(
         Golden(
             inputs=dict(feeds),
             outputs=dict(zip(names, session.run(names, dict(feeds)), strict=True)),
-            image=images[index] if images else None,
+            raw=raw[index] if raw else None,
         )
         for index, feeds in enumerate(samples)
     )
 
 
-def check_golden(golden: Sequence[Golden], spec: IOSpec, preprocessing: Preprocessing | None) -> None:
+def check_golden(
+    golden: Sequence[Golden], spec: IOSpec, preprocessing: Preprocessing | None, vocabulary: Vocabulary | None = None
+) -> None:
     """Refuse golden vectors that no device could reproduce.
 
     Raises:
-        BundleError: tensors are not those of `spec`, are not finite, or an image does not preprocess to its input.
+        BundleError: tensors are not those of `spec`, are not finite, or raw input does not preprocess to the inputs.
     """
     for index, sample in enumerate(golden):
         where = f"golden[{index}]"
@@ -76,8 +79,10 @@ def check_golden(golden: Sequence[Golden], spec: IOSpec, preprocessing: Preproce
                     raise BundleError(f"{side} {tensor.name!r} is {found}", where=where, rule=str(tensor))
                 if not np.all(np.isfinite(value)):
                     raise BundleError(f"{side} {tensor.name!r} is not finite", where=where, rule="finite numbers")
-        if sample.image is not None:
-            _check_image(sample, spec, preprocessing, where)
+        if sample.raw is not None:
+            if preprocessing is None:
+                raise BundleError("raw input", where=where, rule="raw input needs preprocessing")
+            _check_raw(prepared(preprocessing, sample.raw, spec, vocabulary), sample, where)
 
 
 def tolerances(sessions: Sequence[Any], golden: Sequence[Golden], spec: IOSpec, where: str) -> dict[str, float]:
@@ -115,15 +120,12 @@ def _largest(golden: Sequence[Golden], name: str) -> float:
     return max(1.0, *(float(np.max(np.abs(sample.outputs[name]), initial=0.0)) for sample in golden))
 
 
-def _check_image(sample: Golden, spec: IOSpec, preprocessing: Preprocessing | None, where: str) -> None:
-    if preprocessing is None or sample.image is None or len(spec.inputs) != 1:
-        raise BundleError("an image", where=where, rule="images need preprocessing and a model with one input")
-    prepared, expected = preprocessing.apply(sample.image), sample.inputs[spec.inputs[0].name]
-    difference = max_difference(prepared, expected)
-    if not difference <= 1e-5 * max(1.0, float(np.max(np.abs(expected)))):
+def _check_raw(made: Feeds, sample: Golden, where: str) -> None:
+    difference, allowed = preprocessing_difference(made, sample.inputs)
+    if not difference <= allowed:
         raise BundleError(
-            f"the image preprocesses to something else than the input: they differ by {difference:.6g}",
+            f"the raw sample preprocesses to something else than the input: they differ by {difference:.6g}",
             where=where,
-            rule="inputs come from their images by the recorded preprocessing",
-            way_out="set image size, mean and std as in training",
+            rule="inputs come from their raw samples by the recorded preprocessing",
+            way_out="set the preprocessing as in training, such as image size, mean and std",
         )

@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,17 +24,30 @@ from edgekit.device.manifest import (
     PACKAGE_FILE,
     FileEntry,
     Manifest,
-    Scores,
     VariantInfo,
     check_path,
 )
+from edgekit.device.model import read_vocabulary
 from edgekit.device.onnx_scan import scan
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device.processing import (
+    ClassificationPostprocessing,
+    Postprocessing,
+    Preprocessing,
+    Vocabulary,
+    vocabulary_file,
+)
+from edgekit.device.processing.classification import Scores
 from edgekit.device.session import PROVIDERS, open_session, runtime
 from edgekit.device.verify import open_bundle
 from edgekit.errors import BundleError, ProviderError, did_you_mean
 from edgekit.spec import IOSpec
 from edgekit.store import writing
+
+Side = Literal["preprocessing", "postprocessing"]
+"""What can go into the graph."""
+
+Wrap = Callable[[bytes, str], bytes]
+"""Makes an ONNX file into the one that goes into the bundle; the text names it in errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +67,16 @@ class Variant:
     target: str = "any"
 
 
-def scores_for(task: str) -> Scores | None:
-    """What the first output of a model for `task` holds, where the outputs alone would not tell.
+def postprocessing_for(task: str, spec: IOSpec, labels: Sequence[str]) -> Postprocessing | None:
+    """What becomes of the outputs of a model for `task`, where they alone would not tell; else None.
 
-    >>> scores_for("multilabel"), scores_for("classification")
-    ('sigmoid', None)
+    >>> spec = IOSpec.from_dict({"inputs": [], "outputs": [{"name": "y", "dtype": "float32", "shape": ["n", 2]}]})
+    >>> postprocessing_for("multilabel", spec, ("cat", "dog")).scores
+    'sigmoid'
     """
-    return "sigmoid" if task == "multilabel" else None
+    if task != "multilabel" or not labels:
+        return None
+    return ClassificationPostprocessing(output=spec.outputs[0].name, scores="sigmoid", top=_shown(labels))
 
 
 def write_bundle(
@@ -71,10 +87,11 @@ def write_bundle(
     spec: IOSpec,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] = (),
-    scores: Scores | None = None,
+    postprocessing: Postprocessing | None = None,
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     golden: Sequence[Golden] = (),
+    bake: Sequence[Side] = (),
     files: Mapping[str, Path | bytes] | None = None,
     created: datetime | None = None,
 ) -> Path:
@@ -89,14 +106,18 @@ def write_bundle(
         name: the model's name.
         variants: ONNX files by name, the preferred one first: a device takes the first that was made for it.
         spec: the inputs and outputs that all variants share.
-        preprocessing: how an image becomes the input; None for models that take no image.
+        preprocessing: how raw input becomes the inputs; None for models that take tensors.
         labels: names of the classes.
-        scores: what the first output holds where it is [samples, labels]; None recognises probabilities in the golden
-            outputs, and else takes logits (`softmax`). Models of several labels at once want `sigmoid`.
+        postprocessing: what becomes of the outputs. None takes a first output [samples, labels] for a classification:
+            of probabilities where the golden outputs are some, else of logits (`softmax`). Models of several labels at
+            once want `postprocessing_for`.
         metrics: what was measured, JSON-ready.
         provenance: where the model comes from, JSON-ready; installed versions are added.
         golden: samples that every device must reproduce; `record_golden` makes them.
-        files: further files by their path in the bundle, such as `edgekit/report.json` or `LICENSE`.
+        bake: `preprocessing`, `postprocessing` or both: what goes into the graphs of all variants; see
+            `edgekit.bundle.baking`.
+        files: further files by their path in the bundle, such as `edgekit/report.json`, `LICENSE`, or the vocabulary
+            that the processing names.
         created: the time that is recorded; now by default.
 
     Returns:
@@ -108,14 +129,23 @@ def write_bundle(
     """
     folder = Path(folder)
     _check_place(folder)
-    _check_labels(labels, spec)
-    check_golden(golden, spec, preprocessing)
-    contents, infos = _contents(variants, spec, golden)
+    after = postprocessing or _recognized(labels, golden, spec)
+    _check_labels(labels, spec, after)
+    check_golden(golden, spec, preprocessing, _vocabulary(files or {}, preprocessing, after))
+    wrap: Wrap = _as_it_is
+    baked_about: Mapping[str, Any] = {}
+    if bake:
+        from edgekit.bundle.baking import bake as plan  # Needs onnx, which a bundle as it is does not.
+
+        baked = plan(bake, spec=spec, preprocessing=preprocessing, postprocessing=after, golden=golden)
+        wrap, baked_about, golden = baked.wrap, baked.provenance, baked.golden
+        spec, preprocessing, after = baked.spec, baked.preprocessing, baked.postprocessing
+    contents, infos = _contents(variants, spec, golden, wrap)
     for path, source in (files or {}).items():
         check_path(path, "files")
         if path in {PACKAGE_FILE, COMPONENT_FILE, GOLDEN_FILE, BUNDLE_FILE, *contents}:
             raise BundleError(f"{path} is taken", where="files", rule="a path that the bundle itself does not use")
-        contents[path] = source if isinstance(source, bytes) else _read(source)
+        contents[path] = _bytes(source)
     if golden:
         contents[GOLDEN_FILE] = write_golden(golden)
     manifest = Manifest(
@@ -123,10 +153,10 @@ def write_bundle(
         created=(created or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         spec=spec,
         labels=tuple(labels),
-        scores=_scores(scores, labels, golden, spec),
+        postprocessing=after,
         preprocessing=preprocessing,
         metrics=dict(metrics or {}),
-        provenance={"versions": versions(), **(provenance or {})},
+        provenance={"versions": versions(), **(provenance or {}), **baked_about},
         variants=infos,
         golden_samples=len(golden),
         files={},
@@ -143,15 +173,19 @@ def write_bundle(
     return folder
 
 
+def _as_it_is(data: bytes, _: str) -> bytes:
+    return data
+
+
 def _contents(
-    variants: Mapping[str, Variant], spec: IOSpec, golden: Sequence[Golden]
+    variants: Mapping[str, Variant], spec: IOSpec, golden: Sequence[Golden], wrap: Wrap
 ) -> tuple[dict[str, bytes], tuple[VariantInfo, ...]]:
     """Each variant's bytes by path, and what the bundle says about it."""
     contents: dict[str, bytes] = {}
     infos: list[VariantInfo] = []
     for name, variant in variants.items():
         where = f"variants[{name!r}]"
-        data = _read(variant.path)
+        data = wrap(_read(variant.path), where)
         scan(data, f"{where}, {variant.path}")
         sessions = _sessions(data, variant, where)
         for session in sessions[:1]:
@@ -206,8 +240,8 @@ def _check_io(session: Any, spec: IOSpec, where: str) -> None:
             raise BundleError(f"{side} {found}", where=where, rule=f"{wanted} as in spec: all variants share them")
 
 
-def _check_labels(labels: Sequence[str], spec: IOSpec) -> None:
-    shape = spec.outputs[0].shape if spec.outputs else ()
+def _check_labels(labels: Sequence[str], spec: IOSpec, after: Postprocessing | None) -> None:
+    shape = spec.outputs[0].shape if isinstance(after, ClassificationPostprocessing) else ()
     if labels and len(shape) == 2 and isinstance(shape[1], int) and shape[1] != len(labels):
         raise BundleError(
             f"{len(labels)} labels",
@@ -217,16 +251,36 @@ def _check_labels(labels: Sequence[str], spec: IOSpec) -> None:
         )
 
 
-def _scores(scores: Scores | None, labels: Sequence[str], golden: Sequence[Golden], spec: IOSpec) -> Scores | None:
-    if not labels:
-        if scores is not None:
-            raise BundleError(f"scores {scores!r} without labels", where="scores", rule="both or none")
+def _vocabulary(
+    files: Mapping[str, Path | bytes], preprocessing: Preprocessing | None, postprocessing: Postprocessing | None
+) -> Vocabulary | None:
+    listed = vocabulary_file(preprocessing, postprocessing)
+    if listed is None:
         return None
-    if scores is not None or len(spec.outputs[0].shape) != 2:
-        return scores
-    rows = [sample.outputs[spec.outputs[0].name] for sample in golden]
+    if listed not in files:
+        raise BundleError(
+            f"{listed} is not there",
+            where="files",
+            rule="the vocabulary that the processing names",
+            way_out=f"give it as files={{{listed!r}: path}}",
+        )
+    return read_vocabulary(_bytes(files[listed]), preprocessing, listed)
+
+
+def _recognized(labels: Sequence[str], golden: Sequence[Golden], spec: IOSpec) -> Postprocessing | None:
+    """The classification that labels and a first output [samples, classes] speak for."""
+    output = spec.outputs[0] if spec.outputs else None
+    if not labels or output is None or len(output.shape) != 2:
+        return None
+    rows = [sample.outputs[output.name] for sample in golden if output.name in sample.outputs]
     likely = bool(rows) and all(np.all(row >= 0) and np.allclose(row.sum(axis=1), 1, atol=1e-2) for row in rows)
-    return "probabilities" if likely else "softmax"
+    scores: Scores = "probabilities" if likely else "softmax"
+    return ClassificationPostprocessing(output=output.name, scores=scores, top=_shown(labels))
+
+
+def _shown(labels: Sequence[str]) -> int:
+    """How many classes an app shows: more than five nobody reads."""
+    return min(5, len(labels))
 
 
 def _check_place(folder: Path) -> None:
@@ -241,6 +295,10 @@ def _check_place(folder: Path) -> None:
 
 def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
+
+
+def _bytes(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else _read(source)
 
 
 def _read(path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,9 @@ from edgekit.cli.options import AsJson, Threads
 from edgekit.errors import EdgekitError
 
 if TYPE_CHECKING:
-    from edgekit.workload import WorkloadConfig
+    from edgekit.device import Golden
+    from edgekit.spec import IOSpec
+    from edgekit.workload import Workload, WorkloadConfig
 
 PRECISIONS = ("int8", "fp16", "fp32")
 
@@ -43,6 +45,23 @@ def bundle(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Golden vectors to record from the selection split.")] = 4,
+    raw: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of the selection split: an image, a .wav or a text (itself, or a .txt file) to record a "
+            "golden vector from, through the preprocessing; may be given several times. It goes into the bundle, "
+            "and a device checks the preprocessing with it, too."
+        ),
+    ] = None,
+    bake: Annotated[
+        list[Literal["preprocessing", "postprocessing"]] | None,
+        typer.Option(
+            help="preprocessing or postprocessing; may be given twice. Puts it into the graph of every file, in ONNX's "
+            "own operators: the bundle then takes an image's bytes [height, width, 3] or sound's samples [n], and "
+            "needs --raw to show how far that lies from the preprocessing in numpy; or it gives probabilities, or the "
+            "boxes that non-maximum suppression leaves."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the bundle.  [default: NAME.edgekit]")
     ] = None,
@@ -55,9 +74,8 @@ def bundle(
     Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
     -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3
     """
-    from edgekit.bundle import record_golden, scores_for, write_bundle
-    from edgekit.validate import feeds_of, signature_of
-    from edgekit.workload import load_workload, loader
+    from edgekit.bundle import postprocessing_for, write_bundle
+    from edgekit.workload import load_workload
 
     if (point is None) != (run is None) or (point is None) != bool(file):
         raise EdgekitError(
@@ -71,8 +89,11 @@ def bundle(
     with show.ticking("bundling", 3, quiet=json) as tick:
         workload = load_workload(config)
         tick()
-        batches = loader(workload.splits.selection, 1, model=signature_of(spec), seed=config.seed, limit=samples)
-        golden = record_golden(contents.reference, [feeds_of(batch, spec) for batch in batches])
+        golden = (
+            _of_raw(raw, workload, contents.reference, spec)
+            if raw
+            else _of_selection(samples, workload, contents.reference, spec)
+        )
         tick()
         folder = write_bundle(
             out or Path(f"{workload.name}.edgekit"),
@@ -81,10 +102,12 @@ def bundle(
             spec=spec,
             preprocessing=workload.preprocessing,
             labels=workload.labels,
-            scores=scores_for(workload.task.name),
+            postprocessing=workload.postprocessing or postprocessing_for(workload.task.name, spec, workload.labels),
             metrics=contents.metrics,
             provenance={"model": config.model, **contents.provenance},
             golden=golden,
+            bake=tuple(dict.fromkeys(bake or ())),
+            files=workload.processing_files,
         )
         tick()
     if json:
@@ -101,6 +124,36 @@ class _Contents:
     reference: Path
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _of_selection(samples: int, workload: Workload, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
+    """Golden vectors from the selection split: inputs as the data give them. A bundle travels, raw data need not."""
+    from edgekit.bundle import record_golden
+    from edgekit.validate import feeds_of, signature_of
+    from edgekit.workload import loader
+
+    batches = loader(workload.splits.selection, 1, model=signature_of(spec), seed=workload.splits.seed, limit=samples)
+    return record_golden(reference, [feeds_of(batch, spec) for batch in batches])
+
+
+def _of_raw(raw: Sequence[str], workload: Workload, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
+    """Golden vectors from raw input, through the workload's preprocessing."""
+    from edgekit.bundle import record_golden
+    from edgekit.device.processing import Vocabulary, prepared
+    from edgekit.device.raw import read_raw
+
+    before = workload.preprocessing
+    if before is None:
+        raise EdgekitError(
+            "nothing says how raw input becomes the model's",
+            where="--raw",
+            rule="a preprocessing",
+            way_out="give --image-size, --mean and --std, or --preprocessing",
+        )
+    read = [read_raw(text if not Path(text).is_file() else Path(text), before) for text in raw]
+    file = next(iter(workload.processing_files.values()), None)
+    vocabulary = None if file is None else Vocabulary.parse(file.read_bytes(), str(file))
+    return record_golden(reference, [prepared(before, each, spec, vocabulary) for each in read], raw=read)
 
 
 def _of_files(file: Sequence[str]) -> _Contents:
@@ -134,7 +187,11 @@ def _of_point(run: Path, number: int) -> _Contents:
 def run(
     path: Annotated[Path, typer.Argument(help="A bundle.")],
     inputs: Annotated[
-        list[Path], typer.Argument(help="Images (through the recorded preprocessing), .npy or .npz files.")
+        list[str],
+        typer.Argument(
+            help="Images, .wav files or texts (themselves, or .txt files), through the recorded preprocessing; or "
+            "tensors in .npy or .npz files."
+        ),
     ],
     provider: Annotated[str | None, typer.Option(help="cpu or cuda; the bundle's best variant without it.")] = None,
     threads: Threads = 1,
@@ -146,20 +203,22 @@ def run(
     Example: edgekit run resnet20.edgekit photo.jpg --check
     """
     from edgekit.device import load
+    from edgekit.device.model import plain
 
     answers = {}
     with show.ticking("predicting", len(inputs), quiet=json or len(inputs) == 1) as tick:
         model = load(path, provider=provider, threads=threads)
         checked = model.check() if check else None
         for each in inputs:
-            answers[str(each)] = model.predict(each)
+            # What names no file is a text, for models that take one.
+            answers[each] = model.predict(Path(each) if Path(each).is_file() else each)
             tick()
     if json:
         show.data(
             {
                 "variant": model.explain(),
                 "golden": None if checked is None else checked.to_dict(),
-                "predictions": {name: _plain(answer) for name, answer in answers.items()},
+                "predictions": {name: plain(answer) for name, answer in answers.items()},
             }
         )
         return
@@ -192,12 +251,6 @@ def _variant(text: str) -> Any:
 
 
 def _said(answer: Any) -> str:
-    return ", ".join(map(str, answer)) if isinstance(answer, tuple) else str(answer)
-
-
-def _plain(answer: Any) -> Any:
-    if isinstance(answer, tuple):
-        return [each.to_dict() for each in answer]
-    if isinstance(answer, dict):
-        return {name: array.tolist() for name, array in answer.items()}
-    return answer.to_dict()
+    if answer == ():
+        return "nothing found"
+    return "; ".join(map(str, answer)) if isinstance(answer, tuple) else str(answer)

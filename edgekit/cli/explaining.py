@@ -135,7 +135,7 @@ def explain(
             compressed=None if pruned is None else replay(workload.factory, pruned),
             layer=layer,
             concepts={
-                name: concept_data(config.resolved(reference), workload.preprocessing)
+                name: concept_data(config.resolved(reference), workload.image)
                 for name, reference in map(_concept, concept or ())
             },
             repetitions=repetitions,

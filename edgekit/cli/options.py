@@ -114,6 +114,28 @@ def workload_config(
     std: Annotated[
         str | None, typer.Option(help="Standard deviation of each channel, likewise.", rich_help_panel=WHAT)
     ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(
+            help="What happens to raw input, where --image-size, --mean and --std do not say it all: a JSON file with "
+            'the bundle\'s object, such as {"kind": "image", "size": [640, 640], "fit": "letterbox", "pad": 114}. '
+            "Kinds: image, log_mel, wordpiece; what is left out has its default.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    postprocessing: Annotated[
+        str | None,
+        typer.Option(
+            help="What becomes of the outputs, likewise. Kinds: classification, detection, text.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            help="For the kinds wordpiece and text: a text file with one token a line, whose number is its id.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     dynamic: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,6 +174,9 @@ def workload_config(
         "image_size": _size(image_size),
         "mean": _numbers(mean, "--mean"),
         "std": _numbers(std, "--std"),
+        "preprocessing": _object(preprocessing, "--preprocessing"),
+        "postprocessing": _object(postprocessing, "--postprocessing"),
+        "vocabulary": vocabulary,
         "dynamic": tuple(dynamic) if dynamic else None,
         "limit_train": limit_train,
         "limit_test": limit_test,
@@ -252,3 +277,20 @@ def _numbers(text: str | None, where: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise EdgekitError(f"got {text!r}", where=where, rule="numbers with commas: 0.485,0.456,0.406") from error
+
+
+def _object(text: str | None, where: str) -> dict[str, Any] | None:
+    """A JSON object: what `text` is, or what the file of this name holds."""
+    from edgekit.device import strict_json
+
+    if text is None:
+        return None
+    if text.lstrip().startswith("{"):
+        return strict_json.parse(text.encode(), where)
+    try:
+        data = Path(text).read_bytes()
+    except OSError as error:
+        raise EdgekitError(
+            f"cannot read {text}: {error.strerror}", where=where, rule='a JSON file, or an object such as {"kind": …}'
+        ) from error
+    return strict_json.parse(data, f"{where} {text}")

@@ -90,7 +90,7 @@ def validate(
             seed=config.seed,
             progress=progress,
         )
-        inputs = Inputs(data=data, spec=spec, preprocessing=workload.preprocessing, seed=config.seed)
+        inputs = Inputs(data=data, spec=spec, preprocessing=workload.image, seed=config.seed)
         changes = behaviours(
             found,
             named(file),
@@ -141,7 +141,7 @@ def split_of(config: WorkloadConfig, workload: Workload, name: str) -> Any:
 
     if name != "all-test":
         return getattr(workload.splits, name)
-    image = None if workload.preprocessing is None else workload.preprocessing.apply
+    image = None if workload.image is None else workload.image.apply
     every = load_data(config.resolved(config.test), image=image)
     return Answered(every, workload.model(), seed=config.seed) if workload.task.target_is_reference else every
 

@@ -65,5 +65,5 @@ def _explanations(run: Run, compared: dict[str, File], original: File, chosen: F
         )
     except DataError as error:
         return {"notes": [f"not compared: {error.problem}; {error.rule}"]}
-    pictures = panels(found, chosen.stage, labels=workload.labels, preprocessing=workload.preprocessing, count=PANELS)
+    pictures = panels(found, chosen.stage, labels=workload.labels, preprocessing=workload.image, count=PANELS)
     return {**found.to_dict(), "panels": pictures}

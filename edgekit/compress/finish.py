@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import Variant, record_golden, scores_for, write_bundle
+from edgekit.bundle import Variant, postprocessing_for, record_golden, write_bundle
 from edgekit.compress.budget import MARGIN, Budget
 from edgekit.compress.explaining import explanations
 from edgekit.compress.operators import operators
@@ -241,9 +241,7 @@ def _behaviour(run: Run, original: File, chosen: File, found: Validation) -> Beh
     if chosen.sha256 == original.sha256:
         return None
     workload, settings = run.workload, run.settings
-    inputs = Inputs(
-        data=workload.splits.test, spec=original.spec, preprocessing=workload.preprocessing, seed=settings.seed
-    )
+    inputs = Inputs(data=workload.splits.test, spec=original.spec, preprocessing=workload.image, seed=settings.seed)
     suffered: Robustness | str = NOT_ASKED
     if settings.robustness_time_s > 0:
         suffered = robustness(
@@ -359,7 +357,8 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
         spec=chosen.file.spec,
         preprocessing=workload.preprocessing,
         labels=workload.labels,
-        scores=scores_for(workload.task.name),
+        postprocessing=workload.postprocessing
+        or postprocessing_for(workload.task.name, chosen.file.spec, workload.labels),
         metrics={
             "name": report.metric,
             "unit": report.unit,
@@ -378,6 +377,7 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
         },
         golden=record_golden(source.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
         files={
+            **workload.processing_files,
             "edgekit/report.json": json.dumps(_without_pictures(report.to_dict()), indent=2).encode(),
             "README.md": card(report.to_dict(), facts_of(_about(workload))).encode(),
         },
@@ -399,7 +399,7 @@ def _about(workload: Workload) -> dict[str, Any]:
     return {
         "model": workload.model_reference,
         "task": workload.task.name,
-        "mean": None if workload.preprocessing is None else workload.preprocessing.mean,
+        "mean": None if workload.image is None else workload.image.mean,
         "test": workload.splits.sources.get("test"),
     }
 

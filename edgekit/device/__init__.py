@@ -15,22 +15,44 @@ from edgekit.device.golden import Golden
 from edgekit.device.inspection import inspect
 from edgekit.device.latency import Latency, measure
 from edgekit.device.model import Check, Model, load
-from edgekit.device.prediction import Prediction
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device.processing import (
+    ClassificationPostprocessing,
+    Detection,
+    DetectionPostprocessing,
+    ImagePreprocessing,
+    LogMelPreprocessing,
+    Postprocessing,
+    Prediction,
+    Preprocessing,
+    TextPostprocessing,
+    TokenInputs,
+    Vocabulary,
+    WordpiecePreprocessing,
+)
 from edgekit.device.scenarios import Scenario
 
 __all__ = [
     "Benchmark",
     "Candidate",
     "Check",
+    "ClassificationPostprocessing",
+    "Detection",
+    "DetectionPostprocessing",
     "Finding",
     "Footprint",
     "Golden",
+    "ImagePreprocessing",
     "Latency",
+    "LogMelPreprocessing",
     "Model",
+    "Postprocessing",
     "Prediction",
     "Preprocessing",
     "Scenario",
+    "TextPostprocessing",
+    "TokenInputs",
+    "Vocabulary",
+    "WordpiecePreprocessing",
     "benchmark",
     "describe",
     "doctor",

@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from edgekit.device import Prediction, doctor, inspect, load
+from edgekit.device import doctor, inspect, load
 from edgekit.device.benchmark import STARTS, benchmark
 from edgekit.device.candidates import Candidate
-from edgekit.device.model import Model
+from edgekit.device.model import Model, plain
 from edgekit.device.scenarios import Kind, Scenario
 from edgekit.errors import EdgekitError
 from edgekit.progress import Step
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 
     shown = add("inspect", _inspect, "Say what is in a bundle, and whether it is whole.", session=False)
     shown.add_argument("bundle", type=Path, help="the bundle's folder")
-    ran = add("run", _run, "Predict from an image file, an .npy or an .npz.")
-    ran.add_argument("input", type=Path, help="what to predict from")
+    ran = add("run", _run, "Predict from an image, a .wav file or a text, or from tensors in an .npy or .npz.")
+    ran.add_argument("input", help="what to predict from: a file, or for models of text also the text itself")
     add("check", _check, "Verify every file, and replay the golden vectors on this machine.")
     timed = add(
         "bench",
@@ -97,7 +97,8 @@ def _inspect(options: argparse.Namespace) -> int:
         for side in ("inputs", "outputs"):
             for tensor in about["io"][side]:
                 _say(f"  {side[:-1]:<8} {tensor['name']}: {tensor['dtype']} {tensor['shape']}")
-        _say(f"  image    {json.dumps(about['preprocessing'])}")
+        for side in ("preprocessing", "postprocessing"):
+            _say(f"  {side} {json.dumps(about[side])}")
         _say(f"  labels   {', '.join(about['labels'][:20]) or 'none'}{' ...' if len(about['labels']) > 20 else ''}")
         for variant in about["variants"]:
             graph = variant["graph"] or {"operators": {}}
@@ -110,16 +111,16 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    result = _load(options).predict(options.input)
-    if isinstance(result, dict):
-        shown: Any = {name: value.tolist() for name, value in result.items()}
+    given: str = options.input
+    # What names no file is a text, for models that take one.
+    answer = _load(options).predict(Path(given) if Path(given).is_file() else given)
+    if options.json or isinstance(answer, dict):
+        _json(plain(answer))
     else:
-        shown = result.to_dict() if isinstance(result, Prediction) else [one.to_dict() for one in result]
-    if options.json or isinstance(result, dict):
-        _json(shown)
-    else:
-        for one in (result,) if isinstance(result, Prediction) else result:
+        for one in answer if isinstance(answer, tuple) else (answer,):
             _say(str(one))
+        if answer == ():
+            _say("nothing found")
     return 0
 
 

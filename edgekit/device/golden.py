@@ -1,7 +1,8 @@
 """Golden vectors: inputs with the outputs that every device must reproduce, in `edgekit/golden.npz`.
 
 An .npz without pickles, compression or anything that could grow on reading; `numpy.load` opens it too. Its arrays are
-named SAMPLE/input/NAME, SAMPLE/output/NAME and, where the bundle preprocesses images, SAMPLE/image.
+named SAMPLE/input/NAME, SAMPLE/output/NAME and, where the sample came from raw input, SAMPLE/raw/KIND: `image` uint8
+[H, W, 3] or [H, W], `samples` float32 [n], or `text` uint8 [n], its UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Golden:
-    """One sample: `inputs` by name, the reference's `outputs` by name, and the raw `image` the inputs came from.
+    """One sample: `inputs` by name, the reference's `outputs` by name, and what the inputs came from, if that is known.
+
+    `raw` is an image uint8 [H, W, 3] or [H, W], a recording float32 [n], or a text.
 
     Outputs are the reference's (the file whose accuracy was validated), not a variant's own: how far each variant lies
     from them is measured when the bundle is written, and is its tolerance.
@@ -31,7 +34,7 @@ class Golden:
 
     inputs: Feeds
     outputs: Mapping[str, np.ndarray]
-    image: np.ndarray | None = None
+    raw: np.ndarray | str | None = None
 
 
 def write_golden(samples: Sequence[Golden]) -> bytes:
@@ -41,8 +44,9 @@ def write_golden(samples: Sequence[Golden]) -> bytes:
         for index, sample in enumerate(samples):
             rows = {f"{index}/input/{name}": value for name, value in sample.inputs.items()}
             rows |= {f"{index}/output/{name}": value for name, value in sample.outputs.items()}
-            if sample.image is not None:
-                rows[f"{index}/image"] = sample.image
+            if sample.raw is not None:
+                kind, value = _raw_array(sample.raw)
+                rows[f"{index}/raw/{kind}"] = value
             for name, value in rows.items():
                 raw = io.BytesIO()
                 np.lib.format.write_array(raw, np.asarray(value, order="C"), version=(1, 0), allow_pickle=False)
@@ -73,7 +77,40 @@ def _sample(arrays: dict[str, np.ndarray], index: int, spec: IOSpec, where: str)
                 got = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
                 _refuse(f"got {got} for {side} {tensor.name!r} of sample {index}", where, f"{tensor}")
         sides.append({name: value for name, value in values.items() if value is not None})
-    return Golden(inputs=sides[0], outputs=sides[1], image=arrays.pop(f"{index}/image", None))
+    return Golden(inputs=sides[0], outputs=sides[1], raw=_raw(arrays, index, where))
+
+
+def _raw_array(raw: np.ndarray | str) -> tuple[str, np.ndarray]:
+    """The kind of a raw sample, and it as an array.
+
+    Raises:
+        BundleError: it is none of the kinds.
+    """
+    if isinstance(raw, str):
+        return "text", np.frombuffer(raw.encode(), np.uint8)
+    if raw.dtype == np.uint8 and raw.ndim in {2, 3}:
+        return "image", raw
+    if raw.dtype == np.float32 and raw.ndim == 1:
+        return "samples", raw
+    found = f"got {raw.dtype} {list(raw.shape)}"
+    raise BundleError(found, where="golden.raw", rule="uint8 [H, W, 3] or [H, W], float32 [n], or a text")
+
+
+def _raw(arrays: dict[str, np.ndarray], index: int, where: str) -> np.ndarray | str | None:
+    for kind in ("image", "samples", "text"):
+        value = arrays.pop(f"{index}/raw/{kind}", None)
+        if value is None:
+            continue
+        place = f"{where}, {index}/raw/{kind}"
+        if kind != "text":
+            if _raw_array(value)[0] != kind:
+                _refuse(f"got {value.dtype} {list(value.shape)}", place, "what the name says")
+            return value
+        try:
+            return value.tobytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"no UTF-8: {error}", where=place, rule="a text in UTF-8") from error
+    return None
 
 
 def _arrays(data: bytes, where: str) -> dict[str, np.ndarray]:

@@ -13,13 +13,22 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, NoReturn, Self, cast
+from typing import Any, Literal, NoReturn, Self
 
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device.processing import (
+    ClassificationPostprocessing,
+    DetectionPostprocessing,
+    Postprocessing,
+    Preprocessing,
+    WordpiecePreprocessing,
+    postprocessing_from,
+    preprocessing_from,
+    vocabulary_file,
+)
 from edgekit.device.session import PROVIDERS
 from edgekit.errors import BundleError, EdgekitError
 from edgekit.spec import IOSpec
@@ -34,8 +43,6 @@ MODELS = "models/model"
 TARGETS = ("any", "x86-vnni", "x86-avx2", "arm64", "cuda", "tensorrt")
 """What a variant is made for; `any` (fp32) runs alike everywhere."""
 
-Scores = Literal["softmax", "sigmoid", "probabilities"]
-SCORES = ("softmax", "sigmoid", "probabilities")
 DTYPES = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()  # noqa: SIM905 - reads best
 )
@@ -53,7 +60,7 @@ _KEYS = {
     "created": str,
     "io": dict,
     "labels": list,
-    "scores": (str, type(None)),
+    "postprocessing": (dict, type(None)),
     "preprocessing": (dict, type(None)),
     "metrics": dict,
     "provenance": dict,
@@ -129,7 +136,7 @@ class Manifest:
     created: str
     spec: IOSpec
     labels: tuple[str, ...]
-    scores: Scores | None
+    postprocessing: Postprocessing | None
     preprocessing: Preprocessing | None
     metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -168,7 +175,7 @@ class Manifest:
             "created": self.created,
             "io": self.spec.to_dict(),
             "labels": list(self.labels),
-            "scores": self.scores,
+            "postprocessing": None if self.postprocessing is None else self.postprocessing.to_dict(),
             "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
@@ -194,8 +201,6 @@ class Manifest:
             _refuse(f"got {row['created']!r}", f"{where}.created", "a time such as 2026-01-31T12:00:00+00:00")
         if not all(isinstance(label, str) for label in row["labels"]):
             _refuse("a label is no text", f"{where}.labels", "a list of texts")
-        if row["scores"] not in ({None, *SCORES} if row["labels"] else {None}):
-            _refuse(f"got {row['scores']!r}", f"{where}.scores", f"null, or with labels one of {', '.join(SCORES)}")
         if isinstance(row["golden_samples"], bool) or not 0 <= row["golden_samples"] <= 1000:
             _refuse(f"got {row['golden_samples']}", f"{where}.golden_samples", "0 to 1000")
         files = {path: _entry(path, entry, f"{where}.files[{path!r}]") for path, entry in row["files"].items()}
@@ -203,14 +208,23 @@ class Manifest:
         variants = tuple(
             VariantInfo.from_dict(variant, f"{where}.variants[{i}]") for i, variant in enumerate(row["variants"])
         )
-        spec, preprocessing = _read_spec(row["io"], where), _read_preprocessing(row["preprocessing"], where)
+        spec = _read_spec(row["io"], where)
+        before, after = row["preprocessing"], row["postprocessing"]
+        with _faults():
+            preprocessing = None if before is None else preprocessing_from(before, f"{where}.preprocessing")
+            postprocessing = None if after is None else postprocessing_from(after, f"{where}.postprocessing")
+            vocabulary = vocabulary_file(preprocessing, postprocessing)
+        _check_preprocessing(preprocessing, spec, where)
+        _check_postprocessing(postprocessing, spec, row["labels"], where)
+        if vocabulary is not None and vocabulary not in files:
+            _refuse(f"{vocabulary} is not listed", f"{where}.files", "every file of the bundle, the vocabulary too")
         _check_variants(variants, files, spec, golden=row["golden_samples"] > 0, where=where)
         return cls(
             name=row["name"],
             created=row["created"],
             spec=spec,
             labels=tuple(row["labels"]),
-            scores=cast("Scores | None", row["scores"]),
+            postprocessing=postprocessing,
             preprocessing=preprocessing,
             metrics=row["metrics"],
             provenance=row["provenance"],
@@ -324,9 +338,29 @@ def _read_spec(data: Mapping[str, Any], where: str) -> IOSpec:
     return spec
 
 
-def _read_preprocessing(data: Mapping[str, Any] | None, where: str) -> Preprocessing | None:
-    with _faults():
-        return None if data is None else Preprocessing.from_dict(data, f"{where}.preprocessing")
+def _check_preprocessing(preprocessing: Preprocessing | None, spec: IOSpec, where: str) -> None:
+    inputs = [tensor.name for tensor in spec.inputs]
+    if isinstance(preprocessing, WordpiecePreprocessing):
+        if set(preprocessing.inputs.names) != set(inputs):
+            found = list(preprocessing.inputs.names)
+            _refuse(f"got {found}", f"{where}.preprocessing.inputs", f"the names of all inputs, {inputs}")
+    elif preprocessing is not None and len(inputs) != 1:
+        _refuse(f"{len(inputs)} inputs", f"{where}.preprocessing", f"one input for the kind {preprocessing.kind}")
+
+
+def _check_postprocessing(
+    postprocessing: Postprocessing | None, spec: IOSpec, labels: Sequence[str], where: str
+) -> None:
+    if postprocessing is None:
+        return
+    outputs = [tensor.name for tensor in spec.outputs]
+    keys = ("boxes", "scores") if isinstance(postprocessing, DetectionPostprocessing) else ("output",)
+    for key in keys:
+        if getattr(postprocessing, key) not in outputs:
+            name = getattr(postprocessing, key)
+            _refuse(f"got {name!r}", f"{where}.postprocessing.{key}", f"the name of an output, of {outputs}")
+    if isinstance(postprocessing, ClassificationPostprocessing) and not labels:
+        _refuse("no labels", f"{where}.labels", "a label for each class, for the postprocessing classification")
 
 
 @contextmanager

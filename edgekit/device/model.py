@@ -15,8 +15,21 @@ from edgekit.device.environment import isa_target
 from edgekit.device.golden import Golden, read_golden
 from edgekit.device.manifest import GOLDEN_FILE, Manifest, VariantInfo
 from edgekit.device.onnx_scan import scan
-from edgekit.device.prediction import Prediction, predictions
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device.processing import (
+    ClassificationPostprocessing,
+    Detection,
+    DetectionPostprocessing,
+    ImagePreprocessing,
+    Postprocessing,
+    Prediction,
+    Preprocessing,
+    Vocabulary,
+    WordpiecePreprocessing,
+    prepared,
+    vocabulary_file,
+)
+from edgekit.device.processing.image import read_image
+from edgekit.device.raw import read_raw
 from edgekit.device.session import open_session, runtime
 from edgekit.device.variants import Choice, rank
 from edgekit.device.verify import Opened, open_bundle
@@ -24,7 +37,13 @@ from edgekit.errors import BundleError, DataError, ProviderError
 from edgekit.spec import Feeds, IOSpec
 
 Raw = np.ndarray | str | Path | Feeds
-"""An image array or file, a prepared tensor, an .npy or .npz file, or tensors by name."""
+"""What the bundle's preprocessing takes (an image, a recording, a text), as an array, a text or a file; a prepared
+tensor; an .npy or .npz file; or tensors by name."""
+
+Answer = Prediction | tuple[Prediction, ...] | tuple[Detection, ...] | str | dict[str, np.ndarray]
+"""What the bundle's postprocessing makes of the outputs; the outputs by name where it has none."""
+
+ARRAYS = (".npy", ".npz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +76,7 @@ class Model:
     threads: int
     session: Any = field(repr=False)
     opened: Opened = field(repr=False)
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -71,8 +91,13 @@ class Model:
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """How an image becomes the input; None for models that take no image."""
+        """How raw input becomes the inputs; None for models that take tensors."""
         return self.manifest.preprocessing
+
+    @property
+    def postprocessing(self) -> Postprocessing | None:
+        """What becomes of the outputs; None for models that give tensors."""
+        return self.manifest.postprocessing
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -110,56 +135,95 @@ class Model:
         names = [output.name for output in self.spec.outputs]
         return dict(zip(names, self.session.run(names, dict(feeds)), strict=True))
 
-    def predict(self, raw: Raw) -> Prediction | tuple[Prediction, ...] | dict[str, np.ndarray]:
+    def predict(self, raw: Raw) -> Answer:
         """Predict from raw input.
 
         Args:
-            raw: an image (uint8 [H, W, 3] RGB, uint8 [H, W] grey, or a file, which needs Pillow) where the bundle has
-                preprocessing; or the prepared tensor of a model with one input, with or without its batch dimension; or
-                tensors by name; or an .npy or .npz file of these.
+            raw: what the bundle's preprocessing takes. An image: uint8 [H, W, 3] RGB, uint8 [H, W] grey, or a file,
+                which needs Pillow. A recording: samples [n], floats in [-1, 1] or int16, or a .wav file of the model's
+                sample rate. A text, or a text file as a `Path`. Or the prepared tensor of a model with one input, with
+                or without its batch dimension; or tensors by name; or an .npy or .npz file of any of these.
 
         Returns:
-            A `Prediction` where the first output scores labels, or a tuple of them for a batch of several; else outputs
-            by name.
+            By the kind of postprocessing: a `Prediction` (a tuple of them for a batch of several), a tuple of
+            `Detection`, the surest first, or a text; without postprocessing, outputs by name.
 
         Raises:
             EdgekitError: the input is none of these, or does not fit the model.
         """
-        outputs = self.run(self.feeds(raw))
-        if self.manifest.scores is None:
+        read = self._read(raw)
+        feeds, is_image = self._prepared(read)
+        outputs = self.run(feeds)
+        after = self.postprocessing
+        if after is None:
             return outputs
-        made = predictions(outputs[self.spec.outputs[0].name], self.labels, self.manifest.scores)
-        return made[0] if len(made) == 1 else made
+        if isinstance(after, ClassificationPostprocessing):
+            made = after.apply(outputs, self.labels)
+            return made[0] if len(made) == 1 else made
+        if isinstance(after, DetectionPostprocessing):
+            size = self._input_size(feeds)
+            if not (is_image and isinstance(self.preprocessing, ImagePreprocessing) and isinstance(read, np.ndarray)):
+                return after.apply(outputs, self.labels, size=size)
+            image = (read.shape[0], read.shape[1])
+            return after.apply(outputs, self.labels, size=size, placed=self.preprocessing.geometry(image), image=image)
+        assert self.vocabulary is not None, "the manifest sees to it that there is one"
+        return after.apply(outputs, self.vocabulary)
 
     def feeds(self, raw: Raw) -> Feeds:
         """The inputs by name that `predict` makes from `raw`."""
-        if isinstance(raw, Mapping):
+        return self._prepared(self._read(raw))[0]
+
+    def _read(self, raw: Raw) -> np.ndarray | str | Feeds:
+        """`raw` with files read: arrays, tensors by name, or a text."""
+        if not isinstance(raw, str | Path):
             return raw
-        if isinstance(raw, str | Path):
-            path = Path(raw)
-            if path.suffix.lower() in {".npy", ".npz"}:
-                loaded = _load_arrays(path)
-                return loaded if isinstance(loaded, dict) else self.feeds(loaded)
-            if self.preprocessing is None:
+        path, before = Path(raw), self.preprocessing
+        text = isinstance(before, WordpiecePreprocessing) and isinstance(raw, str)
+        if path.suffix.lower() in ARRAYS and not (text and not path.is_file()):
+            return _load_arrays(path)
+        if before is not None:
+            return read_raw(raw, before)
+        if _takes_pixels(self.spec):
+            return read_image(path)
+        raise DataError(
+            f"got the file {path.name}",
+            where="predict",
+            rule="the bundle has no preprocessing: it takes tensors",
+            way_out="give arrays by name, or an .npz whose arrays are named "
+            + ", ".join(repr(tensor.name) for tensor in self.spec.inputs),
+        )
+
+    def _prepared(self, raw: np.ndarray | str | Feeds) -> tuple[Feeds, bool]:
+        """The inputs by name, and whether `raw` went through the preprocessing."""
+        if isinstance(raw, Mapping):
+            return raw, False
+        before = self.preprocessing
+        if isinstance(raw, np.ndarray):
+            if len(self.spec.inputs) != 1:
                 raise DataError(
-                    f"got the file {path.name}",
+                    "got one array",
                     where="predict",
-                    rule="the bundle has no image preprocessing: it takes tensors",
-                    way_out="give arrays by name, or an .npz whose arrays are named "
-                    + ", ".join(repr(tensor.name) for tensor in self.spec.inputs),
+                    rule=f"inputs {', '.join(tensor.name for tensor in self.spec.inputs)}",
+                    way_out="give a dict of arrays by name",
                 )
-            return {self.spec.inputs[0].name: self.preprocessing.apply(path)}
-        if len(self.spec.inputs) != 1:
-            raise DataError(
-                "got one array",
-                where="predict",
-                rule=f"inputs {', '.join(tensor.name for tensor in self.spec.inputs)}",
-                way_out="give a dict of arrays by name",
+            tensor = self.spec.inputs[0]
+            if before is None or tensor.accepts(raw) or tensor.accepts(raw[None]):
+                return {tensor.name: raw[None] if raw.ndim == len(tensor.shape) - 1 else raw}, False
+        assert before is not None, "a text is read as one only for a preprocessing that takes it"
+        return prepared(before, raw, self.spec, self.vocabulary), True
+
+    def _input_size(self, feeds: Feeds) -> tuple[int, int]:
+        """Height and width of the image that the model itself sees."""
+        if isinstance(self.preprocessing, ImagePreprocessing):
+            return self.preprocessing.size
+        shape = feeds[self.spec.inputs[0].name].shape
+        if len(shape) not in {3, 4}:
+            raise BundleError(
+                f"an input {list(shape)}", where=self.manifest.name, rule="boxes need a model that sees an image"
             )
-        tensor = self.spec.inputs[0]
-        if self.preprocessing is not None and not tensor.accepts(raw) and not tensor.accepts(raw[None]):
-            return {tensor.name: self.preprocessing.apply(raw)}
-        return {tensor.name: raw[None] if raw.ndim == len(tensor.shape) - 1 else raw}
+        # [height, width, channels] is what a bundle with its preprocessing in the graph takes.
+        first = 2 if len(shape) == 4 and shape[1] in {1, 3} else len(shape) - 3
+        return shape[first], shape[first + 1]
 
     def example(self) -> Feeds:
         """Inputs to measure with: the first golden sample, or one sample of noise where there is none."""
@@ -188,7 +252,7 @@ class Model:
             raise BundleError("no golden vectors", where=self.manifest.name, rule="a bundle that can be checked")
         differences = {output.name: 0.0 for output in self.spec.outputs}
         for index, sample in enumerate(golden):
-            if sample.image is not None:
+            if sample.raw is not None:
                 self._check_preprocessing(sample, index)
             for name, value in self.run(sample.inputs).items():
                 found = max_difference(value, sample.outputs[name])
@@ -205,17 +269,15 @@ class Model:
         return Check(samples=len(golden), differences=differences, tolerances=dict(self.variant.tolerance))
 
     def _check_preprocessing(self, sample: Golden, index: int) -> None:
-        if self.preprocessing is None or sample.image is None:
+        if self.preprocessing is None or sample.raw is None:
             raise BundleError(
-                f"golden sample {index} has an image", where=self.manifest.name, rule="images need preprocessing"
+                f"golden sample {index} has raw input", where=self.manifest.name, rule="raw input needs preprocessing"
             )
-        prepared = self.preprocessing.apply(sample.image)
-        expected = sample.inputs[self.spec.inputs[0].name]
-        found = max_difference(prepared, expected)
-        allowed = 1e-5 * max(1.0, float(np.max(np.abs(expected))))
+        made = prepared(self.preprocessing, sample.raw, self.spec, self.vocabulary)
+        found, allowed = preprocessing_difference(made, sample.inputs)
         if not found <= allowed:
             raise BundleError(
-                f"the preprocessed image of golden sample {index} differs by {found:.6g}",
+                f"the preprocessed {self.preprocessing.kind} of golden sample {index} differs by {found:.6g}",
                 where=self.manifest.name,
                 rule=f"at most {allowed:.6g}",
             )
@@ -251,6 +313,8 @@ def load(
         isa=isa_target(),
     )
     choice, session, notes = _open_best(opened, choices, threads, fall_back=provider is None)
+    listed = vocabulary_file(opened.manifest.preprocessing, opened.manifest.postprocessing)
+    vocabulary = None if listed is None else read_vocabulary(opened.read(listed), opened.manifest.preprocessing, listed)
     compromise = (f"{choice.variant}: {choice.compromise}",) if choice.compromise else ()
     for text in (*notes, *compromise):
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -261,8 +325,42 @@ def load(
         threads=threads,
         session=session,
         opened=opened,
+        vocabulary=vocabulary,
         notes=notes,
     )
+
+
+def plain(answer: Answer) -> Any:
+    """What `predict` returned, JSON-ready."""
+    if isinstance(answer, dict):
+        return {name: array.tolist() for name, array in answer.items()}
+    if isinstance(answer, tuple):
+        return [each.to_dict() for each in answer]
+    return answer if isinstance(answer, str) else answer.to_dict()
+
+
+def read_vocabulary(data: bytes, preprocessing: Preprocessing | None, where: str) -> Vocabulary:
+    """The vocabulary that a bundle's processing needs, from the bytes of its file.
+
+    Raises:
+        BundleError: it is no vocabulary, or lacks a token that the preprocessing names.
+    """
+    try:
+        found = Vocabulary.parse(data, where)
+        if isinstance(preprocessing, WordpiecePreprocessing):
+            preprocessing.check_vocabulary(found)
+    except DataError as error:
+        raise BundleError(error.problem, where=error.where, rule=error.rule) from error
+    return found
+
+
+def preprocessing_difference(made: Feeds, expected: Feeds) -> tuple[float, float]:
+    """How far preprocessed inputs lie from the golden ones, and how far they may: 1e-5 of the largest value."""
+    found, allowed = 0.0, 1e-5
+    for name, value in expected.items():
+        found = max(found, max_difference(made[name], value))
+        allowed = max(allowed, 1e-5 * float(np.max(np.abs(value), initial=0.0)))
+    return found, allowed
 
 
 def max_difference(value: np.ndarray, expected: np.ndarray) -> float:
@@ -319,6 +417,12 @@ def _check_io(session: Any, opened: Opened) -> None:
         wanted, found = [tensor.name for tensor in tensors], [value.name for value in actual]
         if wanted != found:
             raise BundleError(f"{side} {found}", where=str(opened.root), rule=f"{wanted} as in edgekit/bundle.json")
+
+
+def _takes_pixels(spec: IOSpec) -> bool:
+    """Whether the one input is an image as it is: uint8 [height, width, 3]."""
+    tensor = spec.inputs[0]
+    return len(spec.inputs) == 1 and tensor.dtype == "uint8" and len(tensor.shape) == 3 and tensor.shape[2] == 3
 
 
 def _load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:

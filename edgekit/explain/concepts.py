@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from edgekit import stats
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device import ImagePreprocessing
 from edgekit.errors import DataError
 from edgekit.explain.gradients import score_of
 from edgekit.explain.layers import layer_of
@@ -69,7 +69,7 @@ class ConceptScore:
         return {**plain, "score": self.score.to_dict(), "random": self.random.to_dict()}
 
 
-def concept_data(reference: str, preprocessing: Preprocessing | None = None) -> Dataset[Any]:
+def concept_data(reference: str, preprocessing: ImagePreprocessing | None = None) -> Dataset[Any]:
     """Examples of a concept: a folder of images, an .npz, or a function that returns a Dataset.
 
     Raises:

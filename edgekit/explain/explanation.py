@@ -89,9 +89,7 @@ class Explanation:
             written.append(folder / f"sample-{sample}.png")
             write_atomic(
                 written[-1],
-                side_by_side(
-                    self.drift, self.gradients, index, labels=workload.labels, preprocessing=workload.preprocessing
-                ),
+                side_by_side(self.drift, self.gradients, index, labels=workload.labels, preprocessing=workload.image),
             )
             if self.attention is not None and index < len(self.attention.maps):
                 written.append(folder / f"attention-{sample}.png")

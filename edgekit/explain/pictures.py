@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device import ImagePreprocessing
 from edgekit.explain.attention import Attention
 from edgekit.explain.drift import Drift, Explained
 from edgekit.explain.gradients import Gradients
@@ -40,7 +40,7 @@ def draw(
     rows: Sequence[Sequence[Map]],
     title: str,
     *,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: ImagePreprocessing | None = None,
     dpi: int = DPI,
 ) -> bytes:
     """A PNG: the input at the left, then the maps, row by row; each map in the scale of its own largest value.
@@ -97,7 +97,7 @@ def side_by_side(
     index: int,
     *,
     labels: Sequence[str] = (),
-    preprocessing: Preprocessing | None = None,
+    preprocessing: ImagePreprocessing | None = None,
 ) -> bytes:
     """A PNG with all maps of one sample, the original's and the compressed ones' next to each other."""
     each = drift.samples[index]
@@ -151,7 +151,7 @@ def panels(
     file: str,
     *,
     labels: Sequence[str] = (),
-    preprocessing: Preprocessing | None = None,
+    preprocessing: ImagePreprocessing | None = None,
     count: int = 6,
 ) -> list[dict[str, Any]]:
     """Small pictures for a report: the input, the original's map and `file`'s, for `count` samples.
@@ -172,7 +172,7 @@ def panels(
     return [_panel(drift, file, each, labels, preprocessing) for each in (*worst, *others)]
 
 
-def shown(sample: np.ndarray, preprocessing: Preprocessing | None = None) -> np.ndarray:
+def shown(sample: np.ndarray, preprocessing: ImagePreprocessing | None = None) -> np.ndarray:
     """An image input [1, ...] as float64 [h, w, 3] in 0 to 1: preprocessing undone, or stretched to what it holds."""
     channels = channel_axis("image", sample.shape)
     pixels = np.moveaxis(sample.astype(np.float64), channels or 1, -1)[0]
@@ -193,7 +193,7 @@ def name_of(output: int, labels: Sequence[str]) -> str:
 
 
 def _panel(
-    drift: Drift, file: str, each: Explained, labels: Sequence[str], preprocessing: Preprocessing | None
+    drift: Drift, file: str, each: Explained, labels: Sequence[str], preprocessing: ImagePreprocessing | None
 ) -> dict[str, Any]:
     what, correlation = name_of(each.output, labels), each.correlations[file]
     caption = f"sample {each.sample.index}, {what}: rank correlation {correlation:.2f}"

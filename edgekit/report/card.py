@@ -45,7 +45,7 @@ def facts_of(workload: Mapping[str, Any], facts: CardFacts | None = None) -> Car
     'timm/resnet18.a1_in1k'
     """
     facts = facts or CardFacts()
-    model, is_image = str(workload.get("model", "")), bool(workload.get("image_size") or workload.get("mean"))
+    model, is_image = str(workload.get("model", "")), _is_of_images(workload)
     base = f"timm/{model.removeprefix('timm:')}" if re.fullmatch(r"timm:[\w.-]+", model) else None
     tag = IMAGE_TASKS.get(str(workload.get("task"))) if is_image else None
     test = str(workload.get("test", ""))
@@ -55,6 +55,11 @@ def facts_of(workload: Mapping[str, Any], facts: CardFacts | None = None) -> Car
         pipeline_tag=facts.pipeline_tag or tag,
         dataset=facts.dataset or (PurePath(test).name if test else None),
     )
+
+
+def _is_of_images(workload: Mapping[str, Any]) -> bool:
+    given = workload.get("preprocessing") or {}
+    return bool(workload.get("image_size") or workload.get("mean") or given.get("kind") == "image")
 
 
 def card(report: Mapping[str, Any], facts: CardFacts | None = None) -> str:

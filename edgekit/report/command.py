@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,9 @@ def _of_workload(report: Mapping[str, Any], workload: Mapping[str, Any]) -> dict
         "--image-size": numbers("image_size", "x"),
         "--mean": numbers("mean"),
         "--std": numbers("std"),
+        "--preprocessing": _object(workload.get("preprocessing")),
+        "--postprocessing": _object(workload.get("postprocessing")),
+        "--vocabulary": workload.get("vocabulary"),
         "--dynamic": list(workload.get("dynamic") or ()),
         "--limit-train": workload.get("limit_train"),
         "--limit-test": workload.get("limit_test"),
@@ -83,6 +87,10 @@ def _of_settings(report: Mapping[str, Any]) -> dict[str, Any]:
         "--optimizer": settings.get("optimizer"),
         "--batch-size": settings.get("batch_size"),
     }
+
+
+def _object(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
 
 
 def _word(value: object) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from edgekit import tasks
-from edgekit.errors import WorkloadError, did_you_mean
+from edgekit.device.processing import postprocessing_from, preprocessing_from
+from edgekit.errors import DataError, WorkloadError, did_you_mean
 from edgekit.tasks import Task
 
 TASKS: dict[str, Callable[[], Task]] = {
@@ -54,6 +55,10 @@ test = "net.py:test_data"
 # Resize the shorter side to this first and cut image_size out of the centre, as in ImageNet training.
 # shorter_side = 256
 
+# A text file with one token a line, the line's number being its id, for [preprocessing] and [postprocessing] that need
+# one (wordpiece, text).
+# vocabulary = "vocab.txt"
+
 # Dimensions that stay open beside the batch, as INPUT:AXIS=NAME (axis 0 is the batch), where samples differ in size.
 # `edgekit inspect model.onnx` shows what inputs are called.
 # dynamic = ["tokens:1=time"]
@@ -65,6 +70,14 @@ test = "net.py:test_data"
 
 # seed = 0
 # name = "my-model"
+
+# What happens to raw input, where image_size, mean and std do not say it all: the bundle's own object; what is left out
+# has its default. Kinds are image, log_mel and wordpiece. A longer one reads best as a table at the end of this file,
+# under [preprocessing].
+# preprocessing = { kind = "image", size = [640, 640], fit = "letterbox", pad = 114 }
+
+# What becomes of the outputs, where they do not tell: classification, detection or text.
+# postprocessing = { kind = "classification", output = "output", scores = "sigmoid", top = 3 }
 """
 """What `edgekit init` writes."""
 
@@ -94,6 +107,9 @@ class WorkloadConfig:
     shorter_side: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    preprocessing: Mapping[str, Any] | None = None
+    postprocessing: Mapping[str, Any] | None = None
+    vocabulary: str | None = None
     dynamic: tuple[str, ...] = ()
     limit_train: int | None = None
     limit_test: int | None = None
@@ -119,6 +135,14 @@ class WorkloadConfig:
             raise _wrong("mean, std", (self.mean, self.std), "both or neither, with one number per channel")
         if self.std is not None and min(self.std) <= 0:
             raise _wrong("std", self.std, "positive numbers")
+        for key, read in (("preprocessing", preprocessing_from), ("postprocessing", postprocessing_from)):
+            try:
+                _ = getattr(self, key) is None or read(getattr(self, key), key, complete=False)
+            except DataError as error:
+                raise WorkloadError(error.problem, where=error.where, rule=error.rule, way_out=error.way_out) from error
+        also = [name for name in ("image_size", "shorter_side", "mean", "std") if getattr(self, name) is not None]
+        if self.preprocessing is not None and also:
+            raise _wrong(", ".join(also), "given beside preprocessing", "one or the other: a preprocessing says it all")
 
     @property
     def open_dimensions(self) -> dict[str, dict[int, str]]:
@@ -193,7 +217,7 @@ def read_config(path: Path, **overrides: Any) -> WorkloadConfig:
         ) from error
     here = WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path.cwd())
     given = {key: value for key, value in overrides.items() if value is not None}
-    for key in ("model", "train", "test", "selection", "task"):
+    for key in ("model", "train", "test", "selection", "task", "vocabulary"):
         if isinstance(given.get(key), str) and given[key] not in TASKS:
             given[key] = here.resolved(given[key])
     return replace(config, **given)
@@ -209,8 +233,8 @@ def config_from(entries: Mapping[str, Any], *, folder: Path) -> WorkloadConfig:
     Traceback (most recent call last):
     edgekit.errors.WorkloadError: unknown key 'sede'
       where: sede
-      rule: one of calibration_size, dynamic, image_size, labels, limit_test, limit_train, mean, model, name, seed, \
-selection, selection_from, shorter_side, std, task, test, train
+      rule: one of calibration_size, dynamic, image_size, labels, limit_test, limit_train, mean, model, name, \
+postprocessing, preprocessing, seed, selection, selection_from, shorter_side, std, task, test, train, vocabulary
       way out: did you mean seed?
     """
     known = {field.name for field in fields(WorkloadConfig)} - {"folder"}
@@ -256,6 +280,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
 def _is_numbers(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
 
@@ -277,6 +305,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shorter_side": (_is_count, "a positive number of pixels"),
     "mean": (_is_numbers, "a list of numbers, one per channel"),
     "std": (_is_numbers, "a list of numbers, one per channel"),
+    "preprocessing": (_is_table, "a table with `kind`"),
+    "postprocessing": (_is_table, "a table with `kind`"),
+    "vocabulary": (_is_text, "a file with one token a line"),
     "dynamic": (_is_open_dimensions, "a list of open dimensions, each as INPUT:AXIS=NAME, such as tokens:1=time"),
     "limit_train": (_is_count, "a positive number of samples"),
     "limit_test": (_is_count, "a positive number of samples"),

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device.processing import (
+    ImagePreprocessing,
+    Postprocessing,
+    Preprocessing,
+    postprocessing_from,
+    preprocessing_from,
+    vocabulary_file,
+)
+from edgekit.device.processing.geometry import Fit
 from edgekit.errors import DataError, WorkloadError
 from edgekit.tasks import Task, outputs_of
 from edgekit.workload.batch import Batch
@@ -35,7 +43,9 @@ class Workload:
         task: loss and metric.
         splits: the data.
         labels: class names in the order of the outputs, or ().
-        preprocessing: how an image becomes an input, where that is known.
+        preprocessing: how raw input becomes the inputs, where that is known.
+        postprocessing: what becomes of the outputs, where that is known; bundles else recognise a classification.
+        processing_files: what these name, by the path in a bundle: the vocabulary.
         dynamic: for inputs whose samples differ in size, the names of their open dimensions by axis, batch included.
     """
 
@@ -46,7 +56,14 @@ class Workload:
     splits: Splits
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    postprocessing: Postprocessing | None = None
+    processing_files: Mapping[str, Path] = field(default_factory=dict)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    @property
+    def image(self) -> ImagePreprocessing | None:
+        """The preprocessing of images, for those who look at them; None for other models."""
+        return self.preprocessing if isinstance(self.preprocessing, ImagePreprocessing) else None
 
     def model(self) -> nn.Module:
         """A fresh trained model: in eval mode, on the CPU, in float32, its weights finite.
@@ -88,7 +105,10 @@ def load_workload(config: WorkloadConfig) -> Workload:
         DataError: the data are missing, too few, or do not fit the model or the task.
     """
     preprocessing = _preprocessing(config)
-    image = None if preprocessing is None else preprocessing.apply
+    postprocessing = (
+        None if config.postprocessing is None else postprocessing_from(config.postprocessing, complete=False)
+    )
+    image = preprocessing.apply if isinstance(preprocessing, ImagePreprocessing) else None
 
     def data(reference: str) -> Dataset[Any]:
         return load_data(config.resolved(reference), image=image)
@@ -117,6 +137,8 @@ def load_workload(config: WorkloadConfig) -> Workload:
         splits=splits,
         labels=config.labels or tuple(str(label) for label in getattr(train, "classes", ())),
         preprocessing=preprocessing,
+        postprocessing=postprocessing,
+        processing_files=_processing_files(config, preprocessing, postprocessing),
         dynamic=config.open_dimensions,
     )
     try_out(workload)
@@ -255,10 +277,27 @@ def _task(config: WorkloadConfig) -> Task:
 
 
 def _preprocessing(config: WorkloadConfig) -> Preprocessing | None:
+    if config.preprocessing is not None:
+        return preprocessing_from(config.preprocessing, complete=False)
     if config.image_size is None:
         return None
     mean, std = config.mean or (0.0, 0.0, 0.0), config.std or (1.0, 1.0, 1.0)
-    return Preprocessing(size=config.image_size, shorter_side=config.shorter_side, mean=mean, std=std)
+    fit: Fit = "stretch" if config.shorter_side is None else "resize-crop"
+    return ImagePreprocessing(size=config.image_size, fit=fit, shorter_side=config.shorter_side, mean=mean, std=std)
+
+
+def _processing_files(config: WorkloadConfig, *processing: Preprocessing | Postprocessing | None) -> dict[str, Path]:
+    listed = vocabulary_file(*processing)
+    if (listed is None) != (config.vocabulary is None):
+        raise WorkloadError(
+            "no vocabulary" if config.vocabulary is None else f"vocabulary is {config.vocabulary!r}",
+            where="vocabulary",
+            rule="a file with one token a line, for the kinds wordpiece and text, and only for these",
+            way_out="name it with --vocabulary (or vocabulary in edgekit.toml)"
+            if config.vocabulary is None
+            else "leave it out",
+        )
+    return {} if listed is None or config.vocabulary is None else {listed: Path(config.resolved(config.vocabulary))}
 
 
 def _name(reference: str) -> str:

@@ -6,7 +6,15 @@ import jsonschema
 import pytest
 
 from edgekit.bundle import Variant, bundle_schema
-from edgekit.device import Preprocessing
+from edgekit.device import (
+    ClassificationPostprocessing,
+    DetectionPostprocessing,
+    ImagePreprocessing,
+    LogMelPreprocessing,
+    TextPostprocessing,
+    TokenInputs,
+    WordpiecePreprocessing,
+)
 from edgekit.device.manifest import Manifest
 from edgekit.errors import BundleError
 
@@ -31,11 +39,36 @@ def test_real_bundles_fit(write, save, about):
     VALIDATOR.validate(json.loads((bare / "edgekit/bundle.json").read_text()))
 
 
-@pytest.mark.parametrize("shorter_side", [None, 40])
-def test_preprocessing_fits(about, shorter_side):
-    about["preprocessing"] = Preprocessing(size=(32, 32), shorter_side=shorter_side, colour="BGR").to_dict()
+PROCESSING = [
+    ImagePreprocessing(size=(32, 32), colour="BGR"),
+    ImagePreprocessing(size=(32, 32), fit="resize-crop", shorter_side=40, filter="nearest"),
+    ImagePreprocessing(size=(32, 32), fit="letterbox", pad=114, mean=(0.5,), std=(0.5,)),
+    LogMelPreprocessing(sample_rate=8000, window=256, hop=80),
+    LogMelPreprocessing(sample_rate=8000, window=256, hop=80, samples=8000, fft=512, centre=True, norm="slaney"),
+    WordpiecePreprocessing(inputs=TokenInputs(ids="x"), length=8, first=None),
+    ClassificationPostprocessing(output="y"),
+    DetectionPostprocessing(boxes="y", scores="z", background=0),
+    DetectionPostprocessing(boxes="y", scores="z", format="ltrb", strides=(8, 16)),
+    TextPostprocessing(output="y", stop="[SEP]", skip=("[CLS]",)),
+]
+
+
+@pytest.mark.parametrize("one", PROCESSING)
+def test_every_kind_fits_and_is_read_back(about, one):
+    about[one.side] = one.to_dict()
+    about["io"]["outputs"].append({**about["io"]["outputs"][0], "name": "z"})
+    for variant in about["variants"]:
+        variant["tolerance"]["z"] = 0.1
+    about["files"]["edgekit/vocabulary.txt"] = {"sha256": "0" * 64, "size": 1}
     VALIDATOR.validate(about)
-    Manifest.from_dict(about)
+    assert getattr(Manifest.from_dict(about), one.side) == one
+    for key in one.to_dict():
+        broken = {**about, one.side: {name: value for name, value in one.to_dict().items() if name != key}}
+        assert not VALIDATOR.is_valid(broken), key
+        with pytest.raises(BundleError):
+            Manifest.from_dict(broken)
+    about[one.side]["surprise"] = 1
+    assert not VALIDATOR.is_valid(about)
 
 
 def put(*keys_and_value):
@@ -58,13 +91,24 @@ def put(*keys_and_value):
         put("surprise", 1),
         lambda about: about.pop("io"),
         put("labels", [1, 2, 3, 4]),
-        put("scores", "relu"),
+        put("scores", "softmax"),
+        put("postprocessing", "scores", "relu"),
+        put("postprocessing", "kind", "magic"),
+        put("postprocessing", "top", 0),
+        put("postprocessing", {"kind": "text", "output": "y"}),
         put("golden_samples", -1),
         put("io", "inputs", []),
         put("io", "inputs", 0, "dtype", "object"),
         put("io", "inputs", 0, "shape", [-1]),
         put("preprocessing", {"size": [1, 2]}),
-        put("preprocessing", {**Preprocessing(size=(4, 4)).to_dict(), "std": [0, 1, 1]}),
+        put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "std": [0, 1, 1]}),
+        put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "fit": "resize-crop"}),
+        put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "pad": 114}),
+        put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "filter": "nearest"}),
+        put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "colour": "grey"}),
+        put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "antialias": None}),
+        put("preprocessing", {**LogMelPreprocessing(sample_rate=8000, window=256, hop=80).to_dict(), "fft": None}),
+        put("preprocessing", {**LogMelPreprocessing(sample_rate=8000, window=256, hop=80).to_dict(), "floor": 0}),
         put("variants", []),
         put("variants", 0, "provider", "npu"),
         put("variants", 0, "target", "z80"),

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from edgekit.bundle import Golden, Variant, inspect, record_golden
-from edgekit.device import Preprocessing, load
+from edgekit.device import ClassificationPostprocessing, ImagePreprocessing, TextPostprocessing, load
 from edgekit.errors import BundleError, StoreError
 from edgekit.spec import IOSpec, TensorSpec
 
@@ -96,8 +96,11 @@ def test_the_tolerance_is_assumed_where_the_provider_is_absent(write, save, monk
 def test_probabilities_are_recognised(write, save, feeds, case):
     operator, given, scores = case
     path = save(operator=operator)
-    folder = write(variants={"cpu": Variant(path=path)}, golden=record_golden(path, feeds), scores=given)
-    assert inspect(folder)["scores"] == scores
+    asked = None if given is None else ClassificationPostprocessing(output="y", scores=given)
+    folder = write(variants={"cpu": Variant(path=path)}, golden=record_golden(path, feeds), postprocessing=asked)
+    found = inspect(folder)["postprocessing"]
+    assert (found["kind"], found["output"], found["scores"]) == ("classification", "y", scores)
+    assert found["top"] == (1 if asked else 4)
 
 
 def test_a_bundle_is_replaced_and_nothing_else_is(write, tmp_path):
@@ -181,7 +184,7 @@ def test_images_are_kept_and_must_preprocess_to_their_inputs(write, tmp_path):
         [value("y", TensorProto.FLOAT, ["n", 3, 2, 2])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "i.onnx")
-    prepare = Preprocessing(size=(2, 2))
+    prepare = ImagePreprocessing(size=(2, 2))
     image = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     tensor = {"name": "x", "dtype": "float32", "shape": ["n", 3, 2, 2]}
     arguments = {
@@ -190,18 +193,19 @@ def test_images_are_kept_and_must_preprocess_to_their_inputs(write, tmp_path):
         "labels": (),
         "preprocessing": prepare,
     }
-    golden = record_golden(tmp_path / "i.onnx", [{"x": prepare.apply(image)}], images=[image])
+    golden = record_golden(tmp_path / "i.onnx", [{"x": prepare.apply(image)}], raw=[image])
     model = load(write(**arguments, golden=golden))
     assert model.check().samples == 1
-    assert np.array_equal(model.golden()[0].image, image)
+    assert np.array_equal(model.golden()[0].raw, image)
     with pytest.raises(BundleError, match="preprocesses to something else"):
-        write(**{**arguments, "preprocessing": Preprocessing(size=(2, 2), scale=1.0)}, golden=golden)
-    with pytest.raises(BundleError, match="images need preprocessing"):
+        write(**{**arguments, "preprocessing": ImagePreprocessing(size=(2, 2), scale=1.0)}, golden=golden)
+    with pytest.raises(BundleError, match="raw input needs preprocessing"):
         write(**{**arguments, "preprocessing": None}, golden=golden)
-    with pytest.raises(BundleError, match="1 images for 2 samples"):
-        record_golden(tmp_path / "i.onnx", [{}, {}], images=[image])
+    with pytest.raises(BundleError, match="1 raw samples for 2 inputs"):
+        record_golden(tmp_path / "i.onnx", [{}, {}], raw=[image])
 
 
+CLASSES = ClassificationPostprocessing(output="y")
 NOT_FINITE = Golden(inputs={"x": np.full((1, 4), np.nan, np.float32)}, outputs={"y": np.zeros((1, 4), np.float32)})
 
 
@@ -209,8 +213,12 @@ NOT_FINITE = Golden(inputs={"x": np.full((1, 4), np.nan, np.float32)}, outputs={
     ("change", "text"),
     [
         ({"labels": ("a", "b")}, "2 labels\n  where: labels\n  rule: one for each score of the first output"),
-        ({"labels": (), "scores": "softmax"}, "scores 'softmax' without labels"),
-        ({"scores": "relu"}, "got 'relu'\n  where: bundle.scores"),
+        ({"labels": (), "postprocessing": CLASSES}, "no labels\n  where: bundle.labels"),
+        (
+            {"postprocessing": ClassificationPostprocessing(output="z")},
+            "got 'z'\n  where: bundle.postprocessing.output",
+        ),
+        ({"postprocessing": TextPostprocessing(output="y")}, "edgekit/vocabulary.txt is not there\n  where: files"),
         ({"name": ""}, "where: bundle.name"),
         ({"variants": {}}, "no variant\n  where: bundle.variants"),
         ({"metrics": {"drop": float("nan")}}, "not JSON"),
@@ -285,7 +293,7 @@ def test_labels_of_something_else_than_samples_are_kept_and_predict_gives_tensor
     )
     model = load(write(spec=image, golden=(), variants={"cpu": Variant(path=save())}))
     assert model.labels == ("a", "b", "c", "d")
-    assert model.manifest.scores is None
+    assert model.postprocessing is None
 
 
 def test_int8_gets_room_for_other_kernels(write, tmp_path):

@@ -529,7 +529,7 @@ def test_an_input_that_does_not_fit_the_bundle_is_named(fails, bundle, here):
     np.save("small.npy", np.zeros((3, 8, 8), np.float32))
     assert fails("run", bundle.folder, "small.npy").startswith("error: got float32 [1, 3, 8, 8]\n  where: tensor 'x'\n")
     assert "cannot read: " in fails("run", bundle.folder, "absent.npy")
-    assert "the bundle has no image preprocessing" in fails("run", bundle.folder, "photo.jpg")
+    assert "the bundle has no preprocessing" in fails("run", bundle.folder, "photo.jpg")
     (here / "torn.npz").write_bytes(b"PK\x03\x04 and no more")
     assert "cannot read: " in fails("run", bundle.folder, "torn.npz")
 

@@ -65,7 +65,7 @@ def setting(tmp_path):
         return folder
 
     workload = SimpleNamespace(
-        task=tasks.classification(), splits=SimpleNamespace(test=data), labels=tuple("abcd"), preprocessing=None
+        task=tasks.classification(), splits=SimpleNamespace(test=data), labels=tuple("abcd"), image=None
     )
     run = SimpleNamespace(
         workload=workload,

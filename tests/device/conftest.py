@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import Golden, Variant, write_bundle
-from edgekit.device import Preprocessing
+from edgekit.device import ImagePreprocessing
 from edgekit.spec import IOSpec, TensorSpec
 
 CREATED = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -23,7 +23,7 @@ SPEC = IOSpec(
     inputs=(TensorSpec(name="image", dtype="float32", shape=("batch", 3, 4, 4)),),
     outputs=(TensorSpec(name="scores", dtype="float32", shape=("batch", 3)),),
 )
-PREPARE = Preprocessing(size=(4, 4), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+PREPARE = ImagePreprocessing(size=(4, 4), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 WEIGHTS = np.random.default_rng(0).standard_normal((48, 3)).astype(np.float32)
 
 
@@ -51,7 +51,7 @@ def golden(samples: int = 2) -> list[Golden]:
     images = [random.integers(0, 256, (6, 5, 3), dtype=np.uint8) for _ in range(samples)]
     inputs = [PREPARE.apply(image) for image in images]
     return [
-        Golden(inputs={"image": value}, outputs={"scores": expected(value)}, image=image)
+        Golden(inputs={"image": value}, outputs={"scores": expected(value)}, raw=image)
         for image, value in zip(images, inputs, strict=True)
     ]
 

@@ -27,7 +27,7 @@ def sample(seed=0):
     return Golden(
         inputs={"/a/../b:0": random.random((3, 2), np.float32), "length": np.array(7)},
         outputs={"y": random.random((3, 0)).astype(np.float16)},
-        image=random.integers(0, 256, (4, 5, 3), dtype=np.uint8),
+        raw=random.integers(0, 256, (4, 5, 3), dtype=np.uint8),
     )
 
 
@@ -40,9 +40,9 @@ def test_round_trip_and_numpy_reads_it_too():
             again = {**back.inputs, **back.outputs}[name]
             assert again.dtype == value.dtype
             assert np.array_equal(again, value)
-        assert np.array_equal(one.image, back.image)
+        assert np.array_equal(one.raw, back.raw)
     with np.load(io.BytesIO(data)) as arrays:
-        assert np.array_equal(arrays["1/image"], samples[1].image)
+        assert np.array_equal(arrays["1/raw/image"], samples[1].raw)
 
 
 def npz(entries, compression=zipfile.ZIP_STORED):

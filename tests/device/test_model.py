@@ -191,7 +191,7 @@ def test_another_preprocessing_is_noticed(bundle, reseal):
     with pytest.raises(BundleError, match="the preprocessed image of golden sample 0 differs by"):
         load(bundle).check()
     reseal(bundle, lambda about: about.update(preprocessing=None))
-    with pytest.raises(BundleError, match="golden sample 0 has an image"):
+    with pytest.raises(BundleError, match="golden sample 0 has raw input"):
         load(bundle).check()
 
 

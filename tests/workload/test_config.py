@@ -25,13 +25,20 @@ def test_the_template_parses_as_it_is(tmp_path):
 
 
 def test_the_template_shows_every_entry_and_parses_with_all_of_them(tmp_path):
+    # A preprocessing says what image_size and its companions say: with both, the file is refused.
+    either = re.sub(r"^# (?=(?!preprocessing)\w+ = )", "", TEMPLATE, flags=re.MULTILINE)
+    assert read_config(write(tmp_path, either)).postprocessing["kind"] == "classification"
+    other = re.sub(r"^# (?=(?!image_size|shorter_side|mean|std)\w+ = )", "", TEMPLATE, flags=re.MULTILINE)
+    assert read_config(write(tmp_path, other)).preprocessing["size"] == [640, 640]
     uncommented = re.sub(r"^# (?=\w+ = )", "", TEMPLATE, flags=re.MULTILINE)
-    config = read_config(write(tmp_path, uncommented))
+    with pytest.raises(WorkloadError, match="one or the other"):
+        read_config(write(tmp_path, uncommented))
+    config = read_config(write(tmp_path, either))
     assert config.labels == ("cat", "dog")
     assert config.image_size == (224, 224)
     for name in set(WorkloadConfig.__slots__) - {"folder"}:
         assert f"\n{name} = " in uncommented
-        assert getattr(config, name) is not None
+        assert getattr(config, name) is not None or name == "preprocessing"
 
 
 def test_relative_paths_start_from_the_files_folder(tmp_path):
@@ -58,6 +65,10 @@ def test_options_override_the_file_and_their_paths_start_here(tmp_path):
         ("image_size = 32", ["image_size is 32", "[height, width]"]),
         ("mean = [0.5]", ["mean, std is ((0.5,), None)"]),
         ("mean = [0.5]\nstd = [0.0]", ["std is (0.0,)", "positive numbers"]),
+        ('preprocessing = "image"', ["preprocessing is 'image'", "a table with `kind`"]),
+        ('[preprocessing]\nkind = "picture"', ["got 'picture'", "preprocessing.kind", "image, log_mel, wordpiece"]),
+        ('[preprocessing]\nkind = "image"\nsize = [4, 0]', ["got [4, 0]", "preprocessing.size"]),
+        ('[postprocessing]\nkind = "text"', ["missing", "postprocessing.output"]),
         ('task = "detection"', ["task is 'detection'", "classification, multilabel"]),
         ('selection_from = "both"', ["selection_from is 'both'"]),
         ('labels = "cat"', ["labels is 'cat'", "a list of names"]),

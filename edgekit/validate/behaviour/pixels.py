@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device import ImagePreprocessing
 from edgekit.spec import Feeds, IOSpec, TensorSpec
 from edgekit.validate.feeds import feeds_of, signature_of
 from edgekit.workload import loader
@@ -35,7 +35,7 @@ class Inputs:
 
     data: Dataset[Any]
     spec: IOSpec
-    preprocessing: Preprocessing | None = None
+    preprocessing: ImagePreprocessing | None = None
     limit: int | None = None
     seed: int = 0
 
@@ -136,12 +136,12 @@ def _flat(values: np.ndarray, *, last: bool) -> np.ndarray:
     return np.stack([values.min(axis=axes), values.max(axis=axes)]).astype(np.float64)
 
 
-def _ends(known: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+def _ends(known: ImagePreprocessing) -> tuple[np.ndarray, np.ndarray]:
     mean, std = np.array(known.mean), np.array(known.std)
     return (0 - mean) / std, (255 * known.scale - mean) / std
 
 
-def _made_by(seen: np.ndarray, known: Preprocessing) -> bool:
+def _made_by(seen: np.ndarray, known: ImagePreprocessing) -> bool:
     black, white = _ends(known)
     shares = (seen - black) / (white - black)
     return bool(shares.min() >= -TOLERANCE and shares.max() <= 1 + TOLERANCE)

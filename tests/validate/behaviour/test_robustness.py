@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.utils.data import TensorDataset
 
-from edgekit.device.preprocess import Preprocessing
+from edgekit.device import ImagePreprocessing
 from edgekit.errors import EdgekitError
 from edgekit.spec import IOSpec, TensorSpec
 from edgekit.tasks import classification, imitation, regression
@@ -20,7 +20,7 @@ from edgekit.validate.behaviour.pixels import image_input, pixel_space
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.random((6, 12, 10, 3), dtype=np.float32)
-PREPARE = Preprocessing(size=(12, 10), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+PREPARE = ImagePreprocessing(size=(12, 10), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 
 def spec_of(shape=("batch", 3, 12, 10), dtype="float32", name="x"):
@@ -89,7 +89,7 @@ def test_blue_comes_first_where_the_preprocessing_says_so():
     np.testing.assert_allclose(values, PICTURES.transpose(0, 3, 1, 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("known", [None, Preprocessing(size=(12, 10))])
+@pytest.mark.parametrize("known", [None, ImagePreprocessing(size=(12, 10))])
 def test_else_each_channel_is_scaled_by_its_own_range(known):
     # The second is a preprocessing that these values cannot have come from.
     values = normal(PICTURES)
