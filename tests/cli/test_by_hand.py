@@ -468,7 +468,7 @@ def test_run_predicts_what_torch_predicts(done, bundle, project, tmp_path):
     assert "golden vectors: 4 samples reproduced" in lines
     one, five = lines[-2:]
     assert one.startswith(f"{tmp_path / 'one.npy'}: {named[0]} (")
-    assert [part.split(" ")[0] for part in five.removeprefix(f"{tmp_path / 'five.npy'}: ").split(", ")] == named
+    assert [part.split(" ")[0] for part in five.removeprefix(f"{tmp_path / 'five.npy'}: ").split("; ")] == named
 
 
 def test_run_as_json_has_the_probabilities(done, bundle, project, answers, tmp_path):
