@@ -164,14 +164,20 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def browser(dist):  # noqa: ARG001 - without node there is nothing to look at
+def browser(dist, tmp_path_factory):  # noqa: ARG001 - without node there is nothing to look at
     chromium = room["program"]()
     if chromium is None:
         reason = "no Chromium here (chromium, chromium-browser, google-chrome): the page is not looked at"
         if os.environ.get("EDGEKIT_REQUIRE_CHROMIUM"):
             pytest.fail(reason)
         pytest.skip(reason)
-    found = room["Browser"](chromium)
+    # Its camera shows a test picture, its microphone beeps.
+    media = tmp_path_factory.mktemp("chromium") / "chromium"
+    media.write_text(
+        f'#!/bin/sh\nexec {chromium} --use-fake-ui-for-media-stream --use-fake-device-for-media-stream "$@"\n'
+    )
+    media.chmod(0o755)
+    found = room["Browser"](str(media))
     found.send("DOM.enable")
     yield found
     found.close()
@@ -255,8 +261,7 @@ def test_keys_draw_and_names_are_spoken(page, server, bundles):
     assert (drawn < 64).any()
     prediction = load(bundles["shapes"].folder).predict(drawn)
     assert shown(page) == wanted(prediction)
-    page.until("document.getElementById('spoken').textContent !== ''")
-    assert page.text("spoken") == ", ".join(wanted(prediction))
+    page.until(f"document.getElementById('spoken').textContent === {json.dumps(', '.join(wanted(prediction)))}")
     tree = page.send("Accessibility.getFullAXTree")["nodes"]
     named = {node["role"]["value"] for node in tree if not node["ignored"] and not node.get("name", {}).get("value")}
     assert not named & {"button", "link", "textbox", "img", "image", "canvas"}
@@ -300,6 +305,30 @@ def test_text_and_sound(page, server, bundles):
     assert page.text("label") == "the cats sat"
     page.open(f"{server.url}?bundle=words.edgekit.zip", **DESK)
     assert shown(page) == wanted(load(bundles["words"].folder).predict(bundles["words"].raws[0]))
+    page.assert_quiet(server.url)
+
+
+def test_a_picture_from_the_camera(page, server, bundles):
+    page.open(server.url, **PHONE)
+    page.click("camera")
+    page.until("document.getElementById('camera-view').open && document.getElementById('video').videoWidth")
+    before = page.runs()
+    page.click("shoot")
+    page.settled(before)
+    assert not page.value("document.getElementById('camera-view').open")
+    taken = page.pixels()
+    assert taken.std() > 5
+    assert shown(page) == wanted(load(bundles["shapes"].folder).predict(taken))
+    page.assert_quiet(server.url)
+
+
+def test_a_recording_from_the_microphone(page, server):
+    page.open(f"{server.url}?bundle=words.edgekit.zip", **PHONE)
+    before = page.runs()
+    page.click("record")
+    page.settled(before)
+    assert page.text("label") in {"yes", "no"}
+    assert page.text("record") == "Record"
     page.assert_quiet(server.url)
 
 

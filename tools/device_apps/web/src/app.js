@@ -41,6 +41,7 @@ async function open(source, name) {
   showBundle(model, warnings);
   showInput(model);
   await predictExample();
+  while (now.busy) await new Promise(requestAnimationFrame); // A run of the one before may be on its way.
   await before?.close();
 }
 
@@ -66,15 +67,15 @@ function showBundle(model, warnings) {
   const { manifest, variant, choice, digest } = model;
   document.title = `${model.name} – edgekit`;
   elements.name.textContent = model.name;
-  elements.status.dataset.state = 'good';
-  elements.status.textContent = `verified: ${manifest.files.size + 1} files, every SHA-256`;
-  elements.why.textContent = `${variant.name}, because it is ${choice.reason}.`;
+  showVerified(model);
+  elements.why.textContent = `${variant.name}: ${choice.reason}.`;
   elements.facts.replaceChildren(...pairs({
     bundle: model.name,
     digest: code(digest),
-    variant: `${variant.name} (${variant.precision}, for ${variant.target}), of ${manifest.variants.map((each) => each.name).join(', ')}`,
+    variant: `${variant.name}: ${variant.precision}, for ${variant.target}`,
+    others: manifest.variants.filter((each) => each.name !== variant.name).map((each) => each.name).join(', '),
     runs: 'onnxruntime-web, WebAssembly, one thread',
-    size: `${(manifest.files.get(variant.file).size / 1e6).toFixed(2)} MB`,
+    size: bytes(manifest.files.get(variant.file).size),
     created: new Date(manifest.created).toLocaleString(),
   }));
   elements.notes.replaceChildren(...warnings.map((text) => {
@@ -86,6 +87,11 @@ function showBundle(model, warnings) {
   element('about').hidden = false;
 }
 
+function showVerified({ manifest }) {
+  elements.status.dataset.state = 'good';
+  elements.status.textContent = `verified: ${manifest.files.size + 1} files, every SHA-256`;
+}
+
 function pairs(entries) {
   return Object.entries(entries).filter(([, value]) => value).flatMap(([name, value]) => {
     const term = document.createElement('dt'), description = document.createElement('dd');
@@ -93,6 +99,10 @@ function pairs(entries) {
     description.append(value);
     return [term, description];
   });
+}
+
+function bytes(size) {
+  return size < 1e6 ? `${Math.ceil(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 }
 
 function code(text) {
@@ -108,11 +118,11 @@ function showInput(model) {
   const shown = {
     choose: kind === 'image' || kind === 'sound', camera: kind === 'image', ink: kind === 'image', clear: kind !== 'tensors',
     record: kind === 'sound' && Boolean(navigator.mediaDevices), example: model.golden().length > 0, input: true, answer: true,
-    board: kind === 'image' || kind === 'sound', text: kind === 'text',
+    board: kind === 'image' || kind === 'sound', text: kind === 'text', keys: kind === 'image',
   };
   for (const [id, visible] of Object.entries(shown)) element(id).hidden = !visible;
   const words = {
-    image: ['Choose an image', 'image/*', 'Draw, drop an image, or take a picture. With keys: arrows move the pen, space lowers and lifts it.'],
+    image: ['Choose an image', 'image/*', 'Draw, drop an image, or take a picture.'],
     sound: ['Choose a sound', 'audio/*', `Record ${seconds().toFixed(1)} s, or drop a sound file.`],
     text: ['', '', 'The prediction follows what you write.'],
     tensors: ['', '', `The bundle takes prepared tensors (${io.inputs.map(({ name, shape }) => `${name} [${shape.join(', ')}]`).join(', ')}): here are its golden samples.`],
@@ -122,6 +132,8 @@ function showInput(model) {
   elements.hint.textContent = words[2];
   elements.canvas.setAttribute('aria-label', kind === 'image' ? 'Drawing board' : 'Waveform');
   elements.text.value = '';
+  board.drawable = kind === 'image';
+  elements.board.classList.toggle('wide', kind === 'sound');
   // Models of grey images were mostly trained on bright ink.
   setInk(preprocessing?.colour === 'grey');
   board.blank(preprocessing?.size ?? [1, 1]);
@@ -214,6 +226,7 @@ async function predict(input) {
 }
 
 function show(answer, ms) {
+  if (element('refusal').hidden) showVerified(now.model); // What was wrong with an input before is so no more.
   const said = showAnswer(elements, answer, now.model, elements.canvas);
   now.runs = [...now.runs.slice(1 - REMEMBERED_RUNS), ms];
   const sorted = [...now.runs].sort((one, other) => one - other), middle = sorted.length >> 1;
@@ -282,6 +295,8 @@ function clear() {
 
 function showNothing() {
   now.pending = null;
+  clearTimeout(now.speak);
+  elements.spoken.textContent = '';
   elements.label.textContent = '–';
   elements.confidence.textContent = '';
   elements.top.replaceChildren();

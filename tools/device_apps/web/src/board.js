@@ -14,7 +14,7 @@ export class Board {
     this.invitation = invitation;
     this.changed = changed;
     this.bright = false;
-    this.size = [LONGER_SIDE, LONGER_SIDE];
+    this.drawable = true;
     this.at = null;
     this.listen();
   }
@@ -27,7 +27,6 @@ export class Board {
     this.context.fillStyle = this.bright ? '#000' : '#fff';
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     this.invitation.hidden = false;
-    this.empty = true;
     this.cursor = [this.canvas.width / 2, this.canvas.height / 2];
   }
 
@@ -36,7 +35,6 @@ export class Board {
     this.resize(height, width);
     this.context.putImageData(new ImageData(data, width, height), 0, 0);
     this.invitation.hidden = true;
-    this.empty = false;
     this.cursor = [width / 2, height / 2];
   }
 
@@ -60,7 +58,6 @@ export class Board {
     context.lineTo(...to);
     context.stroke();
     this.invitation.hidden = true;
-    this.empty = false;
     this.changed();
   }
 
@@ -80,7 +77,7 @@ export class Board {
   listen() {
     const { canvas } = this;
     canvas.addEventListener('pointerdown', (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || !this.drawable) return;
       canvas.setPointerCapture(event.pointerId);
       this.at = this.point(event);
       this.line(this.at, this.at);
@@ -99,7 +96,7 @@ export class Board {
   /** Arrow keys move the pen, the space bar lowers and lifts it. */
   key(event) {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key !== ' ' && !moves[event.key]) return;
+    if (!this.drawable || (event.key !== ' ' && !moves[event.key])) return;
     event.preventDefault();
     const { canvas } = this, step = (Math.max(canvas.width, canvas.height) * STEP) / LONGER_SIDE, before = this.cursor;
     if (event.key === ' ') this.down = !this.down;
