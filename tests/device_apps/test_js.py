@@ -9,6 +9,8 @@ import re
 import runpy
 import shutil
 import struct
+import subprocess
+import sys
 import warnings
 import wave
 import zipfile
@@ -459,6 +461,24 @@ def test_no_flipped_bit_changes_what_is_loaded(tmp_path, drive):
         each["error"]["name"] == "BundleError" if "error" in each else each["digest"] == digest for each in found
     )
     assert sum("error" in each for each in found) > 90
+
+
+ATTACKS = VECTORS / "attacks.py"
+
+
+@pytest.mark.skipif(not ATTACKS.is_file(), reason="no tools/device_apps/vectors/attacks.py: its bundles are not tried")
+def test_the_verdict_on_every_attack_is_the_expected_one(drive, tmp_path):
+    """The bundles that every loader is tried with, and the whole one among them."""
+    done = subprocess.run([sys.executable, ATTACKS, tmp_path / "attacks"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "attacks/index.json").read_text())
+    found = drive(
+        [{"bundle": str(tmp_path / "attacks" / row["path"]), "runtime": "web", "check": True} for row in rows]
+    )
+    verdicts = {"BundleError": "refused", None: "accepted"}
+    for row, each in zip(rows, found, strict=True):
+        name = each.get("error", {}).get("name")
+        assert verdicts.get(name, name) == row["expected"], (row, each)
 
 
 # --- the sample program

@@ -2,7 +2,7 @@
 
 import { exactly, isNumber, refuse, typed } from './fields.js';
 import { postprocessingFrom, preprocessingFrom } from './processing/kinds.js';
-import { DTYPES } from './tensor.js';
+import { DTYPES, count } from './tensor.js';
 
 export const BUNDLE_FILE = 'edgekit/bundle.json';
 export const GOLDEN_FILE = 'edgekit/golden.npz';
@@ -13,6 +13,9 @@ const FORMAT = 'edgekit-bundle', MAJOR = 1, MINOR = 0;
 const MODELS = 'models/model';
 /** Protocol buffers end there, and so does an ONNX file that holds its own weights. */
 const MAX_FILE_BYTES = 2 ** 31 - 1;
+
+/** Of an input or output. */
+const MAX_ELEMENTS = 2 ** 28;
 
 /** The names people type, and ONNX Runtime's. */
 export const PROVIDERS = { cpu: 'CPUExecutionProvider', cuda: 'CUDAExecutionProvider', tensorrt: 'TensorrtExecutionProvider' };
@@ -165,6 +168,7 @@ function readTensor(data, where) {
   if (!DTYPES.has(row.dtype)) refuse(`got ${JSON.stringify(row.dtype)}`, `${where}.dtype`, `one of ${[...DTYPES.keys()].join(', ')}`);
   const isSize = (size) => typeof size === 'string' || (Number.isInteger(size) && size >= 0);
   if (!Array.isArray(row.shape) || !row.shape.every(isSize)) refuse(`got ${JSON.stringify(row.shape)}`, `${where}.shape`, "sizes or dimensions' names");
+  if (count(row.shape.filter(Number.isInteger)) > MAX_ELEMENTS) refuse(`got [${row.shape.join(', ')}]`, `${where}.shape`, `at most ${MAX_ELEMENTS} elements, open sizes aside`);
   return row;
 }
 

@@ -182,6 +182,7 @@ async function predictExample() {
   else if (raw instanceof Float32Array) board.show(waveform(raw));
   else if (raw !== null) board.show(rgba(raw));
   else if (now.model.manifest.preprocessing?.kind === 'image') board.show(seenBack(Object.values(inputs)[0], now.model.manifest.preprocessing));
+  else if (now.kind === 'image') board.show(rgba(Object.values(inputs)[0])); // The preprocessing is in the graph.
   await predict(() => raw ?? inputs);
 }
 
