@@ -112,8 +112,9 @@ def shapes(folder, scale=1.0, **changes):
     return made, raws
 
 
-def words(folder):
+def words(folder, **changes):
     """Sound to two classes."""
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(1)
     spec = spec_of([("features", "float32", ("batch", "frames", 12))], [("y", "float32", ("batch", 2))])
     nodes = [
@@ -126,7 +127,7 @@ def words(folder):
     preprocessing = LogMelPreprocessing(sample_rate=8000, window=200, hop=80, mels=12, centre=True, norm="slaney")
     raws = [rng.uniform(-0.5, 0.5, 1200).astype(np.float32), np.sin(np.arange(999) / 7).astype(np.float32)]
     about = {"labels": ("yes", "no"), "postprocessing": ClassificationPostprocessing(output="y", scores="sigmoid")}
-    return write(folder, "words", path, spec, raws, preprocessing=preprocessing, **about), raws
+    return write(folder, "words", path, spec, raws, preprocessing=preprocessing, **about, **changes), raws
 
 
 def echo(folder):
@@ -140,8 +141,9 @@ def echo(folder):
     return write(folder, "echo", path, spec, raws, preprocessing=preprocessing, **about), raws
 
 
-def boxes(folder):
+def boxes(folder, **changes):
     """Images to objects: boxes that are always the same, with scores that the image decides."""
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(2)
     spec = spec_of(
         [("image", "float32", (1, 1, 16, 24))],
@@ -165,4 +167,4 @@ def boxes(folder):
     )
     raws = [rng.integers(0, 256, (40, 31, 3), dtype=np.uint8) for _ in range(2)]
     about = {"labels": ("cat", "dog"), "postprocessing": after}
-    return write(folder, "boxes", path, spec, raws, preprocessing=preprocessing, **about), raws
+    return write(folder, "boxes", path, spec, raws, preprocessing=preprocessing, **about, **changes), raws

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 VECTORS = HERE.parents[1] / "tools" / "device_apps" / "vectors"
 node = runpy.run_path(str(HERE / "node.py"))
 made = runpy.run_path(str(HERE / "bundles.py"))
-KINDS = ("shapes", "words", "echo", "boxes")
+KINDS = ("shapes", "words", "echo", "boxes", "words-baked", "boxes-baked")
 RUNTIMES = ("web", "node")
 
 
@@ -45,7 +45,10 @@ def package(tmp_path_factory):
 def bundles(tmp_path_factory):
     """By name: the bundle and two raw inputs."""
     folder = tmp_path_factory.mktemp("bundles")
-    return {name: made[name](folder) for name in KINDS}
+    found = {name: made[name](folder) for name in KINDS if not name.endswith("-baked")}
+    for name in ("words", "boxes"):
+        found[f"{name}-baked"] = made[name](folder / "baked", bake=("preprocessing",))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +80,12 @@ def handed_in(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answered(bundles, drive, handed_in):
     """Every bundle on every runtime, from its folder and from its zip: (name, runtime, packed) to what came out."""
-    how = {"shapes": "image", "words": "samples", "echo": "", "boxes": "image"}
+    how = {"shapes": "image", "words": "samples", "boxes": "image"}
     requests, keys = [], []
     for name, (bundle, raws) in bundles.items():
-        inputs = [handed_in(raw, f"{name}-{index}", how[name]) for index, raw in enumerate(raws)]
+        inputs = [
+            handed_in(raw, f"{name}-{index}", how.get(name.removesuffix("-baked"))) for index, raw in enumerate(raws)
+        ]
         if name == "shapes":  # A batch of two, prepared.
             tensor = np.random.default_rng(4).standard_normal((2, 3, 8, 8)).astype(np.float32)
             inputs.append(handed_in(tensor, "batch", "tensor"))
@@ -128,7 +133,7 @@ def test_predictions_are_pythons(answered, bundles, name, runtime):
     for packed in (False, True):
         found = answered[name, runtime, packed]
         assert "error" not in found, found
-        assert_same(found["answers"], wanted, 1e-4 if name == "boxes" else 1e-5)
+        assert_same(found["answers"], wanted, 1e-4 if "boxes" in name else 1e-5)
 
 
 def test_a_detector_finds_something(bundles):
