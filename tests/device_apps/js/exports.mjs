@@ -1,0 +1,3 @@
+import * as edgekit from 'edgekit';
+
+console.log(JSON.stringify(Object.keys(edgekit).sort()));
