@@ -7,11 +7,19 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
+from edgekit.bundle import Variant, write_bundle
+from edgekit.device import load
+from edgekit.device.processing import ImagePreprocessing
 from edgekit.report import readme
 from edgekit.report.snippets import OURS, snippets
 from edgekit.report.usage import fenced, wanted
+from edgekit.spec import IOSpec, TensorSpec
 
 ROOT = Path(__file__).parents[2]
 IMAGE = {
@@ -91,6 +99,36 @@ def about(kind="image", labels=("circle", "squ\"a're", "st`ar$"), scores="softma
         ],
         **changes,
     }
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """Writes a small classifier of images."""
+
+    def write(folder, **changes):
+        weights = np.random.default_rng(0).standard_normal((72, 3)).astype(np.float32)
+        graph = helper.make_graph(
+            [helper.make_node("Flatten", ["image"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["scores"])],
+            "classifier",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 4, 6])],
+            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
+            [numpy_helper.from_array(weights, "w")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save(model, tmp_path / "m.onnx")
+        arguments = {
+            "name": "shapes",
+            "variants": {"fp32": Variant(path=tmp_path / "m.onnx")},
+            "spec": IOSpec(
+                inputs=(TensorSpec(name="image", dtype="float32", shape=("batch", 3, 4, 6)),),
+                outputs=(TensorSpec(name="scores", dtype="float32", shape=("batch", 3)),),
+            ),
+            "preprocessing": ImagePreprocessing(size=(4, 6)),
+            "labels": ("circle", "square", "star"),
+        }
+        return write_bundle(tmp_path / folder, **{**arguments, **changes})
+
+    return write
 
 
 def code_of(found):
@@ -221,3 +259,24 @@ def test_our_javascript_parses(kind, tmp_path):
     source.write_text(code_of(snippets(about(kind), "x.edgekit"))["JavaScript"])
     done = subprocess.run([node, "--check", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_our_python_runs(bundle, tmp_path, monkeypatch, capsys):
+    """As it stands in the README that the bundle carries, in a folder with the bundle and a photo."""
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    folder = bundle("shapes.edgekit", readme=lambda about: readme(about, "shapes.edgekit"))
+    Image.fromarray(picture).save("photo.png")
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    exec(compile(code.replace("photo.jpg", "photo.png"), "README.md", "exec"), {})  # noqa: S102 - our own
+    assert capsys.readouterr().out == f"{load(folder).predict(picture)}\n"
+
+
+def test_our_python_runs_on_tensors(bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = bundle(
+        "shapes.edgekit", preprocessing=None, golden=(), readme=lambda about: readme(about, "shapes.edgekit")
+    )
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own
+    assert "circle (33.3%)" in capsys.readouterr().out  # All zeros: all scores are equal.
