@@ -49,6 +49,8 @@ Side = Literal["preprocessing", "postprocessing"]
 Wrap = Callable[[bytes, str], bytes]
 """Makes an ONNX file into the one that goes into the bundle; the text names it in errors."""
 
+README_FILE = "README.md"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
@@ -93,6 +95,7 @@ def write_bundle(
     golden: Sequence[Golden] = (),
     bake: Sequence[Side] = (),
     files: Mapping[str, Path | bytes] | None = None,
+    readme: Callable[[Mapping[str, Any]], str] | None = None,
     created: datetime | None = None,
 ) -> Path:
     """Write a bundle: an ONNX Runtime model package and `edgekit/bundle.json` with the SHA-256 of every file.
@@ -118,6 +121,7 @@ def write_bundle(
             `edgekit.bundle.baking`.
         files: further files by their path in the bundle, such as `edgekit/report.json`, `LICENSE`, or the vocabulary
             that the processing names.
+        readme: makes the text of `README.md` from what `edgekit/bundle.json` will say, its `files` excepted.
         created: the time that is recorded; now by default.
 
     Returns:
@@ -143,7 +147,8 @@ def write_bundle(
     contents, infos = _contents(variants, spec, golden, wrap)
     for path, source in (files or {}).items():
         check_path(path, "files")
-        if path in {PACKAGE_FILE, COMPONENT_FILE, GOLDEN_FILE, BUNDLE_FILE, *contents}:
+        ours = {PACKAGE_FILE, COMPONENT_FILE, GOLDEN_FILE, BUNDLE_FILE, *([] if readme is None else [README_FILE])}
+        if path in {*ours, *contents}:
             raise BundleError(f"{path} is taken", where="files", rule="a path that the bundle itself does not use")
         contents[path] = _bytes(source)
     if golden:
@@ -161,6 +166,8 @@ def write_bundle(
         golden_samples=len(golden),
         files={},
     )
+    if readme is not None:
+        contents[README_FILE] = readme(manifest.to_dict()).encode()
     contents[PACKAGE_FILE] = _json(manifest.package())
     contents[COMPONENT_FILE] = _json(manifest.component())
     entries = {

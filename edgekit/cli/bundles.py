@@ -76,6 +76,7 @@ def bundle(
     -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3
     """
     from edgekit.bundle import postprocessing_for, write_bundle
+    from edgekit.report import readme
     from edgekit.workload import load_workload
 
     if (point is None) != (run is None) or (point is None) != bool(file):
@@ -97,8 +98,9 @@ def bundle(
             else _of_selection(samples, workload, contents.reference, spec)
         )
         tick()
+        path = out or Path(f"{workload.name}.edgekit")
         folder = write_bundle(
-            out or Path(f"{workload.name}.edgekit"),
+            path,
             name=workload.name,
             variants=contents.variants,
             spec=spec,
@@ -110,6 +112,7 @@ def bundle(
             golden=golden,
             bake=sides,
             files=workload.processing_files,
+            readme=lambda about: readme(about, path.name),
         )
         tick()
     if json:

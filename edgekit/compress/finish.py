@@ -379,8 +379,8 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
         files={
             **workload.processing_files,
             "edgekit/report.json": json.dumps(_without_pictures(report.to_dict()), indent=2).encode(),
-            "README.md": card(report.to_dict(), facts_of(_about(workload))).encode(),
         },
+        readme=lambda about: card(report.to_dict(), facts_of(_about(workload)), about),
     )
 
 

@@ -46,6 +46,14 @@ Answer = Prediction | tuple[Prediction, ...] | tuple[Detection, ...] | str | dic
 ARRAYS = (".npy", ".npz")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A model's inputs by name, and height and width of the image that they were made of, if they were."""
+
+    feeds: Feeds
+    image: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """How far each output was from the golden one at most, over `samples` samples, and how far it may be."""
@@ -151,27 +159,37 @@ class Model:
         Raises:
             EdgekitError: the input is none of these, or does not fit the model.
         """
+        ready = self.prepare(raw)
+        return self.answer(self.run(ready.feeds), ready)
+
+    def prepare(self, raw: Raw) -> Prepared:
+        """What `predict` makes of `raw` before it runs the model."""
         read = self._read(raw)
-        feeds, is_image = self._prepared(read)
-        outputs = self.run(feeds)
+        feeds, went_through = self._prepared(read)
+        if went_through and isinstance(read, np.ndarray) and isinstance(self.preprocessing, ImagePreprocessing):
+            return Prepared(feeds=feeds, image=(read.shape[0], read.shape[1]))
+        return Prepared(feeds=feeds)
+
+    def answer(self, outputs: Mapping[str, np.ndarray], ready: Prepared) -> Answer:
+        """What `predict` makes of the `outputs` that `run` gave for the feeds of `ready`."""
         after = self.postprocessing
         if after is None:
-            return outputs
+            return dict(outputs)
         if isinstance(after, ClassificationPostprocessing):
             made = after.apply(outputs, self.labels)
             return made[0] if len(made) == 1 else made
         if isinstance(after, DetectionPostprocessing):
-            size = self._input_size(feeds)
-            if not (is_image and isinstance(self.preprocessing, ImagePreprocessing) and isinstance(read, np.ndarray)):
+            size = self._input_size(ready.feeds)
+            if ready.image is None or not isinstance(self.preprocessing, ImagePreprocessing):
                 return after.apply(outputs, self.labels, size=size)
-            image = (read.shape[0], read.shape[1])
-            return after.apply(outputs, self.labels, size=size, placed=self.preprocessing.geometry(image), image=image)
+            placed = self.preprocessing.geometry(ready.image)
+            return after.apply(outputs, self.labels, size=size, placed=placed, image=ready.image)
         assert self.vocabulary is not None, "the manifest sees to it that there is one"
         return after.apply(outputs, self.vocabulary)
 
     def feeds(self, raw: Raw) -> Feeds:
         """The inputs by name that `predict` makes from `raw`."""
-        return self._prepared(self._read(raw))[0]
+        return self.prepare(raw).feeds
 
     def _read(self, raw: Raw) -> np.ndarray | str | Feeds:
         """`raw` with files read: arrays, tensors by name, or a text."""

@@ -8,6 +8,7 @@ from edgekit.report.report import ProviderRow, Report, StageRow, Verdict
 from edgekit.report.saved import SavedRun, read_run
 from edgekit.report.scatter import Mark, picture, scatter
 from edgekit.report.table import interval, markdown, stage_table
+from edgekit.report.usage import readme
 
 __all__ = [
     "CardFacts",
@@ -27,6 +28,7 @@ __all__ = [
     "markdown",
     "picture",
     "read_run",
+    "readme",
     "scatter",
     "stage_table",
     "to_csv",

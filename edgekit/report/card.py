@@ -16,6 +16,7 @@ from typing import Any
 from edgekit.report.comment import escaped
 from edgekit.report.headline import caveat, chosen, is_original, original, sentence
 from edgekit.report.table import markdown, stage_table
+from edgekit.report.usage import fenced, use
 
 IMAGE_TASKS = {"classification": "image-classification", "multilabel": "image-classification"}
 METRIC_TYPES = {"top-1 accuracy": "accuracy", "accuracy": "accuracy", "F1": "f1", "mean squared error": "mse"}
@@ -62,12 +63,13 @@ def _is_of_images(workload: Mapping[str, Any]) -> bool:
     return bool(workload.get("image_size") or workload.get("mean") or given.get("kind") == "image")
 
 
-def card(report: Mapping[str, Any], facts: CardFacts | None = None) -> str:
+def card(report: Mapping[str, Any], facts: CardFacts | None = None, about: Mapping[str, Any] | None = None) -> str:
     """The card of the file that a run chose: YAML front matter, then Markdown.
 
     Args:
         report: as `report.json` holds it.
         facts: what else is known; see `facts_of`.
+        about: as the bundle's `edgekit/bundle.json` holds it, for code with its own names in it.
     """
     facts = facts or CardFacts()
     headers, cells = stage_table(report)
@@ -81,14 +83,7 @@ def card(report: Mapping[str, Any], facts: CardFacts | None = None) -> str:
         "",
         escaped(" ".join(filter(None, (sentence(report), caveat(report))))),
         "",
-        "## Use",
-        "",
-        "```python",
-        "from edgekit.device import load  # numpy and onnxruntime, nothing else",
-        "",
-        f"model = load({json.dumps(bundle)})",
-        "```",
-        "",
+        *(_short_use(bundle) if about is None else use(about, bundle)),
         "## Figures",
         "",
         _conditions(report),
@@ -101,6 +96,13 @@ def card(report: Mapping[str, Any], facts: CardFacts | None = None) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _short_use(bundle: str) -> list[str]:
+    code = (
+        f"from edgekit.device import load  # numpy and onnxruntime, nothing else\n\nmodel = load({json.dumps(bundle)})"
+    )
+    return ["## Use it", "", *fenced("python", code), ""]
 
 
 def _conditions(report: Mapping[str, Any]) -> str:

@@ -137,6 +137,8 @@ def probabilities(scores: np.ndarray, kind: Scores) -> np.ndarray:
         small = np.exp(-np.abs(exact))
         each: np.ndarray = np.where(exact >= 0, 1 / (1 + small), small / (1 + small))
         return each
-    powers = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
+    # The reductions themselves: arrays' own methods for them cost more than they do, for so few numbers.
+    exact -= np.maximum.reduce(exact, axis=-1, keepdims=True)
+    powers: np.ndarray = np.exp(exact, out=exact)
+    powers /= np.add.reduce(powers, axis=-1, keepdims=True)
+    return powers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -168,18 +169,23 @@ class ImagePreprocessing:
         return made
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(source: Path | bytes, formats: tuple[str, ...] | None = None) -> np.ndarray:
     """An image file as RGB uint8 [H, W, 3].
+
+    Args:
+        source: the file, or its bytes.
+        formats: Pillow's names of those that may be decoded; None allows all that it has.
 
     Raises:
         DataError: Pillow is missing, or the file is no image, damaged, or over 100 megapixels.
     """
+    where = "image" if isinstance(source, bytes) else str(source)
     try:
         from PIL import Image
     except ImportError as error:
         raise DataError(
             "reading an image file needs Pillow, which is not installed",
-            where=str(path),
+            where=where,
             rule="an array uint8 [H, W, 3] needs numpy only",
             way_out="pip install 'edgekit[image]'",
         ) from error
@@ -188,15 +194,18 @@ def read_image(path: Path) -> np.ndarray:
             warnings.simplefilter(
                 "ignore", Image.DecompressionBombWarning
             )  # The limit below is an error, not a warning.
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(
-                        f"{image.width} x {image.height} pixels", where=str(path), rule=f"at most {MAX_PIXELS} pixels"
+                        f"{image.width} x {image.height} pixels", where=where, rule=f"at most {MAX_PIXELS} pixels"
                     )
                 return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        known = f" of {', '.join(formats)}" if formats else ""
+        # Bytes would be named by their address in memory.
+        said = "" if isinstance(source, bytes) else f": {error}"
         raise DataError(
-            f"cannot read the image: {error}", where=str(path), rule="an image that Pillow reads"
+            f"cannot read the image{said}", where=where, rule=f"an image that Pillow reads{known}"
         ) from error
 
 
