@@ -3,10 +3,25 @@
 `edgekit.device` reads them; writing is a matter for the workstation.
 """
 
+from edgekit.bundle.archive import pack
+from edgekit.bundle.checking import Verified, verify_bundle
 from edgekit.bundle.golden import record_golden
 from edgekit.bundle.schema import bundle_schema
+from edgekit.bundle.signing import sign_bundle
 from edgekit.bundle.write import Variant, scores_for, write_bundle
 from edgekit.device.golden import Golden
 from edgekit.device.inspection import inspect
 
-__all__ = ["Golden", "Variant", "bundle_schema", "inspect", "record_golden", "scores_for", "write_bundle"]
+__all__ = [
+    "Golden",
+    "Variant",
+    "Verified",
+    "bundle_schema",
+    "inspect",
+    "pack",
+    "record_golden",
+    "scores_for",
+    "sign_bundle",
+    "verify_bundle",
+    "write_bundle",
+]
