@@ -109,13 +109,14 @@ def main() -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES or not path.is_file():
+            raise BundleError(
+                f"{size} bytes", where=str(path), rule=f"a regular file of at most {MAX_FILE_BYTES} bytes"
+            )
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"cannot read: {error.strerror}", where=str(path), rule="a readable file") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise BundleError("a larger file", where=str(path), rule=f"at most {MAX_FILE_BYTES} bytes")
-    return data
 
 
 def _shapes(outputs: dict[str, np.ndarray]) -> dict[str, str]:
