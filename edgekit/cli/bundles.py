@@ -104,7 +104,7 @@ def bundle(
         signature = None if sign is None else sign_bundle(folder, sign)
         tick()
     if json:
-        show.data({"bundle": str(folder), "signature": None if signature is None else str(signature)})
+        show.data({"bundle": str(folder), **({} if signature is None else {"signature": str(signature)})})
     else:
         signed = "" if signature is None else f" and its signature {signature}"
         show.out.print(f"wrote {folder}{signed}; look into it with: edgekit inspect {folder}", markup=False)

@@ -405,6 +405,14 @@ def golden_pickle(files: Files) -> Files:
     return reseal({**files, GOLDEN: stored([Part("0/input/x.npy", raw.getvalue())])})
 
 
+@content("a header of .npy as Python 3 writes it")
+def golden_header(files: Files) -> Files:
+    """Long integers of Python 2, which numpy mends with a warning."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 2L), }".ljust(117) + b"\n"
+    raw = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(8)
+    return reseal({**files, GOLDEN: stored([Part("0/input/x.npy", raw), Part("0/output/y.npy", raw)])})
+
+
 @content("an .npz without compression")
 def golden_bomb(files: Files) -> Files:
     """100 MB of zeros in 100 kB."""
