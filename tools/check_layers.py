@@ -35,7 +35,11 @@ LIGHT = 2
 
 LIGHT_PACKAGES = {"numpy"}
 
-LAZY = {"device/session.py": "onnxruntime", "device/processing/image.py": "PIL"}
+LAZY = {
+    "device/session.py": "onnxruntime",
+    "device/processing/image.py": "PIL",
+    "device/signature.py": "cryptography",
+}
 """The one file of the light layers that may import the package, and only at the point of use."""
 
 SPEAKERS = ("cli/", "__main__.py", "device/__main__.py")

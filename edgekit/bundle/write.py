@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgekit.bundle.archive import write_archive
+from edgekit.bundle.checking import check_onnx
 from edgekit.bundle.golden import assumed_tolerances, check_golden, tolerances
 from edgekit.device.environment import versions
 from edgekit.device.golden import Golden, write_golden
@@ -29,6 +31,7 @@ from edgekit.device.manifest import (
 )
 from edgekit.device.model import read_vocabulary
 from edgekit.device.onnx_scan import scan
+from edgekit.device.opening.archive import SUFFIX
 from edgekit.device.processing import (
     ClassificationPostprocessing,
     Postprocessing,
@@ -105,7 +108,7 @@ def write_bundle(
     under the name is replaced. Equal arguments (`created` among them) give equal bytes.
 
     Args:
-        folder: the bundle's folder.
+        folder: the bundle's folder; where the name ends in .zip, the bundle is that one file (see `pack`).
         name: the model's name.
         variants: ONNX files by name, the preferred one first: a device takes the first that was made for it.
         spec: the inputs and outputs that all variants share.
@@ -194,6 +197,7 @@ def _contents(
         where = f"variants[{name!r}]"
         data = wrap(_read(variant.path), where)
         scan(data, f"{where}, {variant.path}")
+        check_onnx(data, f"{where}, {variant.path}")
         sessions = _sessions(data, variant, where)
         for session in sessions[:1]:
             _check_io(session, spec, where)
@@ -291,13 +295,22 @@ def _shown(labels: Sequence[str]) -> int:
 
 
 def _check_place(folder: Path) -> None:
-    if folder.is_symlink() or (folder.exists() and not (folder / BUNDLE_FILE).is_file() and not _is_empty(folder)):
+    if folder.is_symlink() or (folder.exists() and not _is_bundle(folder) and not _is_empty(folder)):
         raise BundleError(
             "something else is there",
             where=str(folder),
             rule="a new folder, or a bundle to replace",
             way_out="name another",
         )
+
+
+def _is_bundle(place: Path) -> bool:
+    if place.suffix != SUFFIX:
+        return (place / BUNDLE_FILE).is_file()
+    try:
+        return place.is_file() and bool(open_bundle(place))
+    except BundleError:
+        return False
 
 
 def _is_empty(folder: Path) -> bool:
@@ -329,6 +342,9 @@ def _json(value: object) -> bytes:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    if folder.suffix == SUFFIX:
+        write_archive(folder, contents)
+        return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
     with writing(folder):

@@ -20,6 +20,7 @@ from edgekit.cli import (
     reporting,
     searching,
     stages,
+    verifying,
 )
 from edgekit.cli.options import takes_workload
 
@@ -54,6 +55,7 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Bundles and devices": (
         takes_workload(bundles.bundle),
         inspecting.inspect,
+        verifying.verify,
         bundles.run,
         machine.profile,
         machine.doctor,

@@ -22,7 +22,7 @@ from edgekit.device.process import WORKER
 from edgekit.device.rounds import LostError
 from edgekit.device.scenarios import Scenario
 from edgekit.device.session import provider_name
-from edgekit.device.verify import open_bundle
+from edgekit.device.verify import is_bundle, open_bundle
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
 from edgekit.spec import Feeds, IOSpec
@@ -192,7 +192,7 @@ def _sources(files: Sequence[str], *, compiled: bool) -> dict[str, tuple[str, So
 
 
 def _kind(file: str) -> Source:
-    if Path(file).is_dir():
+    if is_bundle(file):
         return "bundle"
     return "eager" if ":" in file and not Path(file).is_file() else "onnx"
 

@@ -64,7 +64,22 @@ def bundle(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the bundle.  [default: NAME.edgekit]")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the bundle; a name that ends in .zip makes it one file.  [default: NAME.edgekit]",
+        ),
+    ] = None,
+    zipped: Annotated[
+        bool, typer.Option("--zip", help="Write one file, NAME.edgekit.zip, which is read as it is: not compressed.")
+    ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="A private key (PEM, P-256, P-384 or P-521): also write NAME.edgekit.sig, an OpenSSF model signature "
+            "that `edgekit verify --key` checks (pip install 'edgekit[signing]')."
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -75,7 +90,7 @@ def bundle(
     Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
     -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3
     """
-    from edgekit.bundle import postprocessing_for, write_bundle
+    from edgekit.bundle import postprocessing_for, sign_bundle, write_bundle
     from edgekit.report import readme
     from edgekit.workload import load_workload
 
@@ -98,7 +113,7 @@ def bundle(
             else _of_selection(samples, workload, contents.reference, spec)
         )
         tick()
-        path = out or Path(f"{workload.name}.edgekit")
+        path = _place(out or Path(f"{workload.name}.edgekit"), zipped=zipped)
         folder = write_bundle(
             path,
             name=workload.name,
@@ -114,11 +129,17 @@ def bundle(
             files=workload.processing_files,
             readme=lambda about: readme(about, path.name),
         )
+        signature = None if sign is None else sign_bundle(folder, sign)
         tick()
     if json:
-        show.data({"bundle": str(folder)})
+        show.data({"bundle": str(folder), **({} if signature is None else {"signature": str(signature)})})
     else:
-        show.out.print(f"wrote {folder}; look into it with: edgekit inspect {folder}", markup=False)
+        signed = "" if signature is None else f" and its signature {signature}"
+        show.out.print(f"wrote {folder}{signed}; look into it with: edgekit inspect {folder}", markup=False)
+
+
+def _place(out: Path, *, zipped: bool) -> Path:
+    return out.with_name(f"{out.name}.zip") if zipped and out.suffix != ".zip" else out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +233,9 @@ def run(
     ],
     provider: Annotated[str | None, typer.Option(help="cpu or cuda; the bundle's best variant without it.")] = None,
     threads: Threads = 1,
+    key: Annotated[
+        Path | None, typer.Option(help="A public key (PEM): run the bundle only if it is signed with it.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Replay the bundle's golden vectors first.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -224,7 +248,7 @@ def run(
 
     answers = {}
     with show.ticking("predicting", len(inputs), quiet=json or len(inputs) == 1) as tick:
-        model = load(path, provider=provider, threads=threads)
+        model = load(path, provider=provider, threads=threads, public_key=key)
         checked = model.check() if check else None
         for each in inputs:
             # What names no file is a text, for models that take one.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from edgekit.cli import completing, show
 from edgekit.cli.options import AsJson
 from edgekit.cli.profiling import sizes
 from edgekit.errors import EdgekitError
-from edgekit.units import format_bytes, format_count
+from edgekit.units import format_bytes, format_count, parse_duration_s
 
 if TYPE_CHECKING:  # They need onnx and torch, and --help need not wait for them.
     from edgekit.inspection import ModelFacts
@@ -52,6 +53,16 @@ def inspect(
     ] = None,
     compare: Annotated[Path | None, typer.Option(help="Another ONNX file, to be shown side by side.")] = None,
     layers: Annotated[int, typer.Option(min=0, help="Layers to show, the largest weights first.")] = 10,
+    untrusted: Annotated[
+        bool,
+        typer.Option(
+            "--untrusted",
+            help="For a file or bundle of a stranger: parse it, and run it once, in a process of its own that may use "
+            "2 GB and a minute (--memory, --time) and can write no file. Linux; macOS keeps no limit on memory.",
+        ),
+    ] = False,
+    memory: Annotated[int, typer.Option(min=1, help="With --untrusted: megabytes that the model may take.")] = 2048,
+    time: Annotated[str, typer.Option(help="With --untrusted: processor time: 10s, 1m.")] = "60s",
     netron: Annotated[bool, typer.Option("--netron", help="Open the file in Netron (pip install netron).")] = False,
     json: AsJson = False,
 ) -> None:
@@ -63,6 +74,9 @@ def inspect(
     Example: edgekit inspect model.int8.onnx --compare model.onnx --shape x=1x3x32x32
     """
     given = sizes(shape or ())
+    if untrusted:
+        _try(path, memory, parse_duration_s(time, "--time"), json=json)
+        return
     if netron:
         _open_netron(_onnx_file(path))
         return
@@ -135,7 +149,7 @@ def _bundle(path: str, given: Mapping[str, tuple[int, ...]], batch: int, *, json
 
     about = look(path)
     whole = [row["file"] for row in about["variants"] if row["graph"] is not None]
-    models = {name: _facts(Path(about["path"]) / name, given, batch, {}) for name in whole}
+    models = _models(path, whole, given, batch)
     if json:
         show.data({**about, "models": {name: each.to_dict() for name, each in models.items()}})
     else:
@@ -148,6 +162,33 @@ def _bundle(path: str, given: Mapping[str, tuple[int, ...]], batch: int, *, json
             rule="every file has the SHA-256 that the bundle lists",
             way_out="get the bundle again from where it was made; do not run this one",
         )
+
+
+def _models(path: str, files: Sequence[str], given: Mapping[str, tuple[int, ...]], batch: int) -> dict[str, ModelFacts]:
+    """What the files of a bundle hold, each as it was when its digest was checked."""
+    from edgekit.device.verify import open_bundle
+
+    opened = open_bundle(path)
+    with tempfile.TemporaryDirectory(prefix="edgekit-inspect-") as folder:
+        copy = Path(folder, "model.onnx")
+        found = {}
+        for name in files:
+            copy.write_bytes(opened.read(name))
+            found[name] = _facts(copy, given, batch, {})
+    return found
+
+
+def _try(path: str, memory: int, time_s: float, *, json: bool) -> None:
+    from edgekit.device.trial import try_model
+
+    trial = try_model(path, memory_bytes=memory * 1_000_000, time_s=time_s)
+    if json:
+        show.data(trial.to_dict())
+        return
+    show.facts(path, {key: _short(value) for key, value in trial.about.items()})
+    ran = trial.note if trial.outputs is None else ", ".join(f"{name} {text}" for name, text in trial.outputs.items())
+    kept = "all limits held" if not trial.missing else f"this system keeps no limit on {', '.join(trial.missing)}"
+    show.facts("tried", {"one run": ran, "memory": format_bytes(trial.peak_bytes), "limits": kept})
 
 
 def _say(found: Mapping[str, ModelFacts], layers: int, *, json: bool) -> None:

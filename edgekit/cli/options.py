@@ -64,6 +64,23 @@ def workload_config(
             autocompletion=completing.functions,
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights for the model, where its function does not load them: .safetensors, or a state dict of "
+            "torch.save. Nothing in the file is run.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    trust_pickle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file of --weights, named once more: it may run any code while it is read. Only for files that "
+            "you made yourself.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     train: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +183,8 @@ def workload_config(
 
     given = {
         "model": model,
+        "weights": weights,
+        "trust_pickle": trust_pickle,
         "train": train,
         "test": test,
         "selection": selection,

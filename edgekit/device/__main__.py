@@ -15,6 +15,8 @@ from edgekit.device.benchmark import STARTS, benchmark
 from edgekit.device.candidates import Candidate
 from edgekit.device.model import Model, plain
 from edgekit.device.scenarios import Kind, Scenario
+from edgekit.device.trial import TIME_S, try_model
+from edgekit.device.verify import is_bundle
 from edgekit.errors import EdgekitError
 from edgekit.progress import Step
 from edgekit.stats import Estimate
@@ -41,13 +43,22 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command)
         made.add_argument("--json", action="store_true", help="print one JSON object")
         if session:
-            made.add_argument("bundle", type=Path, help="the bundle's folder")
+            made.add_argument("bundle", type=Path, help="the bundle: a folder, or NAME.edgekit.zip")
+            made.add_argument("--key", type=Path, help="a public key (PEM): the bundle must be signed with it")
+            made.add_argument("--signature", type=Path, help="its signature (default: NAME.edgekit.sig beside it)")
             made.add_argument("--provider", help="cpu, cuda or tensorrt; the bundle's first that runs here by default")
             made.add_argument("--threads", type=int, default=1, help="threads of one run (default: 1)")
         return made
 
     shown = add("inspect", _inspect, "Say what is in a bundle, and whether it is whole.", session=False)
-    shown.add_argument("bundle", type=Path, help="the bundle's folder")
+    shown.add_argument("bundle", type=Path, help="the bundle: a folder, or NAME.edgekit.zip")
+    shown.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="a stranger's: look into it, and run it once, in a process of its own inside limits; ONNX files too",
+    )
+    shown.add_argument("--memory", type=int, default=2048, help="with --untrusted: megabytes (default: 2048)")
+    shown.add_argument("--time", type=float, default=TIME_S, help="with --untrusted: seconds of processor time")
     ran = add("run", _run, "Predict from an image, a .wav file or a text, or from tensors in an .npy or .npz.")
     ran.add_argument("input", help="what to predict from: a file, or for models of text also the text itself")
     add("check", _check, "Verify every file, and replay the golden vectors on this machine.")
@@ -87,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if options.untrusted:
+        return _try(options)
     about = inspect(options.bundle)
     if options.json:
         _json(about)
@@ -108,6 +121,20 @@ def _inspect(options: argparse.Namespace) -> int:
         for name, value in {**about["metrics"], **about["provenance"]}.items():
             _say(f"  {name}: {json.dumps(value)}")
     return 0 if about["whole"] else EdgekitError.exit_code
+
+
+def _try(options: argparse.Namespace) -> int:
+    trial = try_model(options.bundle, memory_bytes=options.memory * 1_000_000, time_s=options.time)
+    if options.json:
+        _json(trial.to_dict())
+        return 0
+    for key, value in trial.about.items():
+        _say(f"  {key}: {json.dumps(value)}")
+    ran = trial.note if trial.outputs is None else ", ".join(f"{name} {text}" for name, text in trial.outputs.items())
+    _say(f"  one run: {ran}; {format_bytes(trial.peak_bytes)} at most")
+    for name in trial.missing:
+        _say(f"  this system keeps no limit on {name}")
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -185,7 +212,7 @@ def _candidates(options: argparse.Namespace) -> Iterator[Candidate]:
         yield Candidate(
             name=", ".join(parts),
             path=path,
-            source="bundle" if Path(path).is_dir() else "onnx",
+            source="bundle" if is_bundle(path) else "onnx",
             provider=provider,
             threads=threads,
             batch=batch,
@@ -265,7 +292,13 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> Model:
-    return load(options.bundle, provider=options.provider, threads=options.threads)
+    return load(
+        options.bundle,
+        provider=options.provider,
+        threads=options.threads,
+        public_key=options.key,
+        signature=options.signature,
+    )
 
 
 def _json(value: object) -> None:

@@ -30,7 +30,7 @@ class Candidate:
 
     Args:
         name: tells it from the others.
-        path: a file, a bundle's folder, or a function's reference.
+        path: a file, a bundle, or a function's reference.
         source: what `path` is.
         provider: `cpu`, `cuda` or `tensorrt`.
         threads: of one run.
@@ -233,9 +233,9 @@ def compared(row: Row, first: Row) -> Row:
 def size_of(candidate: Candidate) -> int | None:
     """Bytes of a file, or of all files of a bundle; None for a function."""
     path = Path(candidate.path)
-    if candidate.source == "bundle":
+    if candidate.source == "bundle" and path.is_dir():
         return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-    return path.stat().st_size if candidate.source == "onnx" else None
+    return path.stat().st_size if candidate.source in ("onnx", "bundle") else None
 
 
 def machine_remarks(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ named SAMPLE/input/NAME, SAMPLE/output/NAME and, where the sample came from raw 
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,8 +145,10 @@ def _array(raw: bytes, where: str) -> np.ndarray:
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             _refuse("another .npy version", where, "version 1.0")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, SyntaxError, TypeError, EOFError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy mends headers of Python 2, and warns: nobody here writes such.
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, SyntaxError, TypeError, EOFError, RecursionError, MemoryError, Warning) as error:
         raise BundleError(f"not an .npy: {error}", where=where, rule="an array of numbers") from error
     body = raw[file.tell() :]
     count = 1

@@ -11,6 +11,7 @@ Around it lies an ONNX Runtime model package, whose two small files follow from 
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ DTYPES = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()  # noqa: SIM905 - reads best
 )
 MAX_FILES = 1000
+MAX_ELEMENTS = 2**28
+"""Of an input or output."""
 MAX_FILE_BYTES = 2**31 - 1
 """Protocol buffers end there, and so does an ONNX file that holds its own weights."""
 
@@ -332,6 +335,9 @@ def _read_spec(data: Mapping[str, Any], where: str) -> IOSpec:
     with _faults():
         spec = IOSpec.from_dict(data, f"{where}.io")
     for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        for tensor in tensors:
+            if math.prod(size for size in tensor.shape if isinstance(size, int)) > MAX_ELEMENTS:
+                _refuse(f"{tensor}", f"{where}.io.{side}", f"at most {MAX_ELEMENTS} elements, open sizes aside")
         names = [tensor.name for tensor in tensors]
         if not names or len(set(names)) != len(names):
             _refuse(f"got {names}", f"{where}.io.{side}", "at least one tensor, each with its own name")

@@ -31,6 +31,7 @@ from edgekit.device.processing import (
 from edgekit.device.processing.image import read_image
 from edgekit.device.raw import read_raw
 from edgekit.device.session import open_session, runtime
+from edgekit.device.signature import check_signature
 from edgekit.device.variants import Choice, rank
 from edgekit.device.verify import Opened, open_bundle
 from edgekit.errors import BundleError, DataError, ProviderError
@@ -302,18 +303,27 @@ class Model:
 
 
 def load(
-    path: str | Path, *, provider: str | None = None, threads: int = 1, verify: bool = True, digest: str | None = None
+    path: str | Path,
+    *,
+    provider: str | None = None,
+    threads: int = 1,
+    verify: bool = True,
+    digest: str | None = None,
+    public_key: str | Path | None = None,
+    signature: str | Path | None = None,
 ) -> Model:
     """Load a bundle: verify it, choose the variant that suits this machine, open it in ONNX Runtime.
 
     Needs numpy and onnxruntime only. ONNX Runtime is handed bytes whose digest was checked, never a path.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle: its folder, or its file `NAME.edgekit.zip`.
         provider: `cpu`, `cuda` or `tensorrt`; None takes the first variant, in the bundle's order, that runs here.
         threads: intra-op threads; 0 lets ONNX Runtime choose.
         verify: compare the SHA-256 of every file. False checks only the files that are used.
         digest: the bundle's identity (`inspect` shows it), where it is known from a source that is trusted.
+        public_key: a PEM file; with it, only a bundle that is signed with this key is loaded (needs `cryptography`).
+        signature: where the signature lies; beside the bundle by default.
 
     Raises:
         BundleError: the bundle is not whole, not ours, or not safe; the text says which file and why.
@@ -322,6 +332,10 @@ def load(
     opened = open_bundle(path)
     if digest is not None and digest != opened.sha256:
         raise BundleError(f"another bundle: its digest is {opened.sha256}", where=str(path), rule=f"expected {digest}")
+    if public_key is not None:
+        check_signature(opened, public_key, signature)
+    elif signature is not None:
+        raise BundleError("a signature, but no key", where="load", rule="a signature says nothing without public_key")
     if verify:
         opened.check_digests()
     choices = rank(

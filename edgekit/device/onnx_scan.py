@@ -2,6 +2,9 @@
 
 ONNX is protocol buffers: a message is a sequence of (field number, wire type, value). This walker follows the fields
 through which graphs, nodes and tensors are reached (onnx/onnx.proto, IR version 13) and skips the rest, as parsers do.
+
+What a graph does when it runs is not known here: a ConstantOfShape, an Expand or a Loop of a few bytes may ask for any
+amount of memory or time. `edgekit.device.trial` runs such a file inside limits.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from edgekit.errors import BundleError
+from edgekit.device.onnx_tensor import Sizes, Tensor
+from edgekit.device.protobuf import BYTES, Value, fields, refuse
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operator sets whose kernels ONNX Runtime itself has."""
@@ -19,24 +23,32 @@ REFUSED_OPERATORS = frozenset({"EPContext", "PythonOp", "PythonOpGrad", "ATen"})
 """Operators that carry compiled code or call into Python."""
 MAX_DEPTH = 32
 MAX_NODES = 200_000
+MAX_TENSORS = 200_000
+MAX_FIELDS = 5_000_000
+"""Of all messages that are looked into: what bounds the time that a scan takes."""
+MAX_SPARSE_ELEMENTS = 1 << 26
+"""Of all sparse tensors together, zeros included: ONNX Runtime writes them out when it loads a model."""
+SETTINGS_KEY = "ort_config"
+"""Metadata under this key can set options of the session in ONNX Runtime."""
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ORT_FORMAT = b"ORTM"
 
 # For each message: the fields that lead to another one.
 _NESTED: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
+    "model": {7: "graph", 8: "opset", 14: "property", 20: "training"},
     "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 9: "opset", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
     "opset": {},
+    "property": {},
 }
-_DOMAIN_FIELD = {"node": 7, "opset": 1, "function": 10}
-_NODE_OPERATOR, _TENSOR_EXTERNAL, _TENSOR_LOCATION, _MODEL_IR, _OPSET_VERSION = 4, 13, 14, 1, 2
+_ONCE = {("attribute", 5), ("attribute", 22), ("sparse", 1), ("sparse", 2)}
+"""Tensors that stand there once; a parser would merge the parts of one, and sizes that it declares multiply."""
+_DOMAIN_FIELD = {"node": 7, "opset": 1}
+_NODE_OPERATOR, _MODEL_IR, _OPSET_VERSION, _PROPERTY_KEY, _MODEL_FUNCTION, _SPARSE_SIZES = 4, 1, 2, 1, 25, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +75,16 @@ def scan(data: bytes, where: str) -> OnnxScan:
     """Walk an ONNX model and refuse what could reach beyond it.
 
     Raises:
-        BundleError: the bytes are no ONNX model; a tensor keeps its data in another file; an operator comes from a
-            domain that is not in `DOMAINS` or carries compiled code; nesting or counts are over the limits.
+        BundleError: the bytes are no ONNX model; a tensor keeps its data in another file or holds less than it
+            declares; an operator comes from a domain that is not in `DOMAINS` or carries compiled code; the model
+            has functions or session settings of its own; nesting or counts are over the limits.
     """
     if data[4:8] == _ORT_FORMAT:
-        _refuse("an ORT-format model", where, "an ONNX model; ORT files are made for one machine")
+        refuse("an ORT-format model", where, "an ONNX model; ORT files are made for one machine")
     walker = _Walker(where)
     walker.walk(memoryview(data))
     if "graph" not in walker.seen or not walker.opsets:
-        _refuse("no graph or no operator set", where, "an ONNX model")
+        refuse("no graph or no operator set", where, "an ONNX model")
     return OnnxScan(
         ir_version=walker.ir_version,
         opsets=dict(sorted(walker.opsets.items())),
@@ -88,7 +101,10 @@ class _Walker:
         self.ir_version = 0
         self.opsets: dict[str, int] = {}
         self.operators: Counter[str] = Counter()
+        self.nodes = 0
         self.tensors = 0
+        self.fields = 0
+        self.sparse_elements = 0
         self.seen: set[str] = set()
 
     def walk(self, data: memoryview) -> None:
@@ -96,93 +112,85 @@ class _Walker:
         while stack:
             kind, message, depth = stack.pop()
             if depth > MAX_DEPTH:
-                _refuse("graphs nested too deeply", self.where, f"at most {MAX_DEPTH} levels")
+                refuse("graphs nested too deeply", self.where, f"at most {MAX_DEPTH} levels")
             self.seen.add(kind)
-            nested = _NESTED[kind]
-            texts: dict[int, memoryview] = {}
-            numbers: dict[int, int] = {}
-            for number, wire, value in _fields(message, self.where):
-                self._check_tensor_field(kind, number)
-                if isinstance(value, int):
-                    numbers[number] = value
-                elif number in nested and wire == _BYTES:
-                    stack.append((nested[number], value, depth + 1))
-                elif wire == _BYTES:
-                    # The last one counts. A field of another wire type than its own is unknown to a parser: it must
-                    # not replace a text here that the parser keeps.
-                    texts[number] = value
-            self._take(kind, texts, numbers)
+            if kind == "tensor":
+                self._take_tensor(message)
+            else:
+                stack += ((below, value, depth + 1) for below, value in self._inside(kind, message))
 
-    def _check_tensor_field(self, kind: str, number: int) -> None:
-        # Whatever they hold: a file of ours has neither, so nobody need reason about other parsers' leniency.
-        if kind == "tensor" and number in {_TENSOR_EXTERNAL, _TENSOR_LOCATION}:
-            _refuse("a tensor keeps its data in another file", self.where, "all weights inside the ONNX file")
+    def _inside(self, kind: str, message: memoryview) -> list[tuple[str, memoryview]]:
+        """Take a message, and return those inside of it with their kinds."""
+        nested, found = _NESTED[kind], list[tuple[str, memoryview]]()
+        texts: dict[int, memoryview] = {}
+        numbers: dict[int, int] = {}
+        sizes = Sizes(self.where)
+        seen: set[tuple[str, int]] = set()
+        for number, wire, value in self._fields(message):
+            if kind == "sparse" and number == _SPARSE_SIZES:
+                sizes.take(value)
+            elif isinstance(value, int):
+                numbers[number] = value
+            elif wire == BYTES and number in nested:
+                if (kind, number) in _ONCE & seen:
+                    refuse("a tensor in two parts", self.where, "each tensor once")
+                seen.add((kind, number))
+                found.append((nested[number], value))
+            elif wire == BYTES:
+                # The last one counts. A field of another wire type than its own is unknown to a parser: it must
+                # not replace a text here that the parser keeps.
+                texts[number] = value
+        self._take(kind, texts, numbers)
+        if kind == "sparse":
+            self._take_sparse(sizes)
+        return found
+
+    def _fields(self, message: memoryview) -> Iterator[tuple[int, int, Value]]:
+        for each in fields(message, self.where):
+            self.fields += 1
+            if self.fields > MAX_FIELDS:
+                refuse(f"more than {MAX_FIELDS} fields", self.where, f"at most {MAX_FIELDS} fields")
+            yield each
+
+    def _take_tensor(self, message: memoryview) -> None:
+        self.tensors += 1
+        if self.tensors > MAX_TENSORS:
+            refuse(f"more than {MAX_TENSORS} tensors", self.where, f"at most {MAX_TENSORS} tensors")
+        tensor = Tensor(self.where)
+        for number, wire, value in self._fields(message):
+            tensor.take(number, wire, value)
+        tensor.check()
+
+    def _take_sparse(self, sizes: Sizes) -> None:
+        self.sparse_elements += sizes.elements
+        if self.sparse_elements > MAX_SPARSE_ELEMENTS:
+            refuse("sparse tensors without end", self.where, f"at most {MAX_SPARSE_ELEMENTS} elements in all")
 
     def _take(self, kind: str, texts: dict[int, memoryview], numbers: dict[int, int]) -> None:
         if kind in _DOMAIN_FIELD:
             domain = self._text(texts.get(_DOMAIN_FIELD[kind]))
             if domain not in DOMAINS:
                 allowed = ", ".join(sorted(DOMAINS - {""}))
-                _refuse(f"operator domain {domain!r}", self.where, f"one of {allowed}")
+                refuse(f"operator domain {domain!r}", self.where, f"one of {allowed}")
             if kind == "opset":
                 self.opsets[domain or "ai.onnx"] = numbers.get(_OPSET_VERSION, 0)
             elif kind == "node":
                 self._take_node(domain, self._text(texts.get(_NODE_OPERATOR)))
-        elif kind == "tensor":
-            self.tensors += 1
         elif kind == "model":
             self.ir_version = numbers.get(_MODEL_IR, 0)
+            if _MODEL_FUNCTION in texts:
+                refuse("functions of its own", self.where, "operators written out: functions can call each other")
+        elif kind == "property" and self._text(texts.get(_PROPERTY_KEY)) == SETTINGS_KEY:
+            refuse("session settings in the metadata", self.where, "settings are the application's")
 
     def _take_node(self, domain: str, operator: str) -> None:
         if operator in REFUSED_OPERATORS:
-            _refuse(f"operator {operator}", self.where, "operators without compiled or foreign code")
+            refuse(f"operator {operator}", self.where, "operators without compiled or foreign code")
         self.operators[operator if domain in {"", "ai.onnx"} else f"{domain}.{operator}"] += 1
-        if self.operators.total() > MAX_NODES:
-            _refuse(f"more than {MAX_NODES} nodes", self.where, f"at most {MAX_NODES} nodes")
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            refuse(f"more than {MAX_NODES} nodes", self.where, f"at most {MAX_NODES} nodes")
 
     def _text(self, value: memoryview | None) -> str:
         # Replacement characters are in no name that is allowed, so bytes that are not UTF-8 are refused with the rest.
         return "" if value is None else bytes(value).decode("utf-8", "replace")
-
-
-def _fields(data: memoryview, where: str) -> Iterator[tuple[int, int, int | memoryview]]:
-    """(field number, wire type, value) of each field of a message."""
-    position, end = 0, len(data)
-    while position < end:
-        tag, position = _varint(data, position, where)
-        number, wire = tag >> 3, tag & 7
-        if not 1 <= number < 1 << 29:
-            _refuse(f"field number {number}", where, "protocol buffers")
-        if wire == _VARINT:
-            value, position = _varint(data, position, where)
-            yield number, wire, value
-            continue
-        if wire == _BYTES:
-            length, position = _varint(data, position, where)
-        elif wire in {_FIXED32, _FIXED64}:
-            length = 4 if wire == _FIXED32 else 8
-        else:
-            _refuse(f"wire type {wire}", where, "protocol buffers without groups")
-        if length > end - position:
-            _refuse(f"a field of {length} bytes where {end - position} are left", where, "a whole ONNX file")
-        yield number, wire, data[position : position + length]
-        position += length
-
-
-def _varint(data: memoryview, position: int, where: str) -> tuple[int, int]:
-    result, shift = 0, 0
-    while True:
-        if position >= len(data):
-            _refuse("the file ends within a number", where, "a whole ONNX file")
-        if shift >= 70:
-            _refuse("a number of more than 10 bytes", where, "protocol buffers")
-        byte = data[position]
-        position, result, shift = position + 1, result | (byte & 0x7F) << shift, shift + 7
-        if byte < 0x80:
-            return result & 0xFFFF_FFFF_FFFF_FFFF, position
-
-
-def _refuse(problem: str, where: str, rule: str) -> NoReturn:
-    raise BundleError(
-        problem, where=where, rule=rule, way_out="export the model with edgekit, or do not trust the file"
-    )

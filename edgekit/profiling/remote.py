@@ -136,7 +136,7 @@ def light_rooms() -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for room in LIGHT_ROOMS:
             place = root / room
-            for path in sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
                 archive.writestr(f"edgekit/{path.relative_to(root).as_posix()}", path.read_bytes())
     return file.getvalue()
 

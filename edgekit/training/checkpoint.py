@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,9 +39,9 @@ def read_checkpoint(path: Path | None, identity: str) -> dict[str, Any] | None:
     try:
         # weights_only: a checkpoint is data; what it unpickles must not be able to run.
         state = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise TrainingError(
-            f"cannot read the checkpoint: {str(error).splitlines()[0]}",
+            f"cannot read the checkpoint: {(str(error).splitlines() or [type(error).__name__])[0]}",
             where=str(path),
             rule="a checkpoint written by edgekit",
             way_out=way_out,

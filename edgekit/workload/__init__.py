@@ -14,6 +14,7 @@ from edgekit.workload.randomness import derive, generator_states, isolated, rest
 from edgekit.workload.references import load_callable
 from edgekit.workload.sources import Arrays, as_dataset, load_data
 from edgekit.workload.splits import Splits, labels_of, make_splits
+from edgekit.workload.weights import read_weights, with_weights
 from edgekit.workload.workload import (
     Answered,
     Workload,
@@ -51,8 +52,10 @@ __all__ = [
     "make_splits",
     "outputs_of",
     "read_config",
+    "read_weights",
     "restore_generators",
     "size_of",
     "try_out",
     "with_reference_targets",
+    "with_weights",
 ]

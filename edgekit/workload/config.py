@@ -29,6 +29,11 @@ TEMPLATE = """\
 # The trained model: a function without arguments that returns an nn.Module with its weights.
 model = "net.py:model"
 
+# Weights for it, where the function does not load them itself: .safetensors, or what torch.save(model.state_dict(), …)
+# wrote. Nothing in the file is run, unless trust_pickle names the very file.
+# weights = "net.safetensors"
+# trust_pickle = "net.pt"
+
 # Data: a function that returns a Dataset or a DataLoader, a directory or zip with one folder of images per class,
 # or an .npz with x (or several inputs by name) and y.
 train = "net.py:train_data"
@@ -87,7 +92,7 @@ class WorkloadConfig:
     """A workload as text; see `TEMPLATE` for what each entry means.
 
     Args:
-        folder: where relative paths in `model`, `train`, `test`, `selection` and `task` start.
+        folder: where relative paths in `model`, `weights`, `train`, `test`, `selection` and `task` start.
 
     Raises:
         WorkloadError: an entry has the wrong type or value; the message names it.
@@ -99,6 +104,8 @@ class WorkloadConfig:
     model: str
     train: str
     test: str
+    weights: str | None = None
+    trust_pickle: str | None = None
     selection: str | None = None
     selection_from: Literal["test", "train"] = "test"
     task: str = "classification"
@@ -217,7 +224,7 @@ def read_config(path: Path, **overrides: Any) -> WorkloadConfig:
         ) from error
     here = WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path.cwd())
     given = {key: value for key, value in overrides.items() if value is not None}
-    for key in ("model", "train", "test", "selection", "task", "vocabulary"):
+    for key in ("model", "weights", "trust_pickle", "train", "test", "selection", "task", "vocabulary"):
         if isinstance(given.get(key), str) and given[key] not in TASKS:
             given[key] = here.resolved(given[key])
     return replace(config, **given)
@@ -234,7 +241,8 @@ def config_from(entries: Mapping[str, Any], *, folder: Path) -> WorkloadConfig:
     edgekit.errors.WorkloadError: unknown key 'sede'
       where: sede
       rule: one of calibration_size, dynamic, image_size, labels, limit_test, limit_train, mean, model, name, \
-postprocessing, preprocessing, seed, selection, selection_from, shorter_side, std, task, test, train, vocabulary
+postprocessing, preprocessing, seed, selection, selection_from, shorter_side, std, task, test, train, trust_pickle, \
+vocabulary, weights
       way out: did you mean seed?
     """
     known = {field.name for field in fields(WorkloadConfig)} - {"folder"}
@@ -291,6 +299,8 @@ def _is_numbers(value: Any) -> bool:
 _REFERENCE = (_is_text, "a reference such as path/to/file.py:function")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": _REFERENCE,
+    "weights": (_is_text, "a file of weights"),
+    "trust_pickle": (_is_text, "the file of weights that may run code"),
     "train": _REFERENCE,
     "test": _REFERENCE,
     "selection": _REFERENCE,

@@ -30,6 +30,7 @@ from edgekit.workload.loading import loader
 from edgekit.workload.references import load_callable
 from edgekit.workload.sources import load_data
 from edgekit.workload.splits import Splits, make_splits
+from edgekit.workload.weights import with_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ def load_workload(config: WorkloadConfig) -> Workload:
     workload = Workload(
         name=config.name or _name(config.model),
         model_reference=config.model,
-        factory=load_callable(config.resolved(config.model)),
+        factory=_factory(config),
         task=_task(config),
         splits=splits,
         labels=config.labels or tuple(str(label) for label in getattr(train, "classes", ())),
@@ -260,6 +261,14 @@ def digest_of(model: nn.Module) -> str:
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
+
+
+def _factory(config: WorkloadConfig) -> Callable[[], nn.Module]:
+    factory = load_callable(config.resolved(config.model))
+    if config.weights is None:
+        return factory
+    trusted = None if config.trust_pickle is None else Path(config.resolved(config.trust_pickle))
+    return with_weights(factory, Path(config.resolved(config.weights)), trusted)
 
 
 def _task(config: WorkloadConfig) -> Task:

@@ -519,10 +519,10 @@ def test_a_manifest_with_a_flipped_byte_is_refused(edgekit, bundle, here, file):
 
 
 def test_a_bundle_that_is_not_there_is_named(fails, error_text):
-    rule = "a bundle is a folder that holds edgekit/bundle.json"
+    rule = "a bundle is a folder or a zip that holds edgekit/bundle.json"
     way_out = "name the folder that `edgekit compress` or `edgekit bundle` printed"
-    assert fails("inspect", "absent.edgekit") == error_text("no such folder", "absent.edgekit", rule, way_out)
-    assert fails("inspect", "net.py") == error_text("not a folder", "net.py", rule, way_out)
+    assert fails("inspect", "absent.edgekit") == error_text("no such folder or file", "absent.edgekit", rule, way_out)
+    assert fails("inspect", "net.py") == error_text("neither a folder nor a .zip", "net.py", rule, way_out)
 
 
 def test_an_input_that_does_not_fit_the_bundle_is_named(fails, bundle, here):

@@ -90,7 +90,7 @@ def test_doctor(capsys, monkeypatch):
 def test_faults_of_the_input_end_with_4_and_their_text(capsys, tmp_path, bundle):
     code, _, err = run(capsys, "check", tmp_path / "none")
     assert code == 4
-    assert err.startswith("error: no such folder\n  where: ")
+    assert err.startswith("error: no such folder or file\n  where: ")
     assert run(capsys, "run", bundle, tmp_path / "none.png")[0] == 4
 
 

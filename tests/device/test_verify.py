@@ -115,8 +115,8 @@ def test_a_pipe(bundle):
 
 
 def test_no_folder_no_bundle(tmp_path, model_file):
-    assert refused(tmp_path / "none").startswith("no such folder")
-    assert refused(model_file).startswith("not a folder")
+    assert refused(tmp_path / "none").startswith("no such folder or file")
+    assert refused(model_file).startswith("neither a folder nor a .zip")
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").startswith("no edgekit/bundle.json")
 
@@ -280,7 +280,7 @@ def test_unverified_loading_still_checks_what_it_uses(bundle):
 def test_limits(bundle, monkeypatch):
     monkeypatch.setattr("edgekit.device.verify.MAX_TOTAL_BYTES", 1000)
     assert "at most 1000 bytes in all" in refused(bundle)
-    monkeypatch.setattr("edgekit.device.verify.MAX_FILES", 2)
+    monkeypatch.setattr("edgekit.device.opening.folder.MAX_FILES", 2)
     assert refused(bundle).startswith("more than 4 files and folders")
 
 
