@@ -139,7 +139,8 @@ def _of_selection(samples: int, workload: Workload, reference: Path, spec: IOSpe
 def _of_raw(raw: Sequence[str], workload: Workload, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
     """Golden vectors from raw input, through the workload's preprocessing."""
     from edgekit.bundle import record_golden
-    from edgekit.device.processing import Vocabulary, prepared
+    from edgekit.data import read_vocabulary
+    from edgekit.device.processing import prepared
     from edgekit.device.raw import read_raw
 
     before = workload.preprocessing
@@ -152,7 +153,7 @@ def _of_raw(raw: Sequence[str], workload: Workload, reference: Path, spec: IOSpe
         )
     read = [read_raw(text if not Path(text).is_file() else Path(text), before) for text in raw]
     file = next(iter(workload.processing_files.values()), None)
-    vocabulary = None if file is None else Vocabulary.parse(file.read_bytes(), str(file))
+    vocabulary = None if file is None else read_vocabulary(file)
     return record_golden(reference, [prepared(before, each, spec, vocabulary) for each in read], raw=read)
 
 

@@ -58,18 +58,20 @@ def workload_config(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The trained model: path/to/file.py:function or package.module:function; the function returns an "
-            f"nn.Module. May stand in {CONFIG_NAME} instead.",
+            help="The trained model: a function that returns an nn.Module (path/to/file.py:function or "
+            "package.module:function), or a model of a library: timm:resnet18.a1_in1k, torchvision:resnet50, hf:FOLDER "
+            f"(transformers). May stand in {CONFIG_NAME} instead.",
             show_default=False,
-            autocompletion=completing.functions,
+            autocompletion=completing.models,
         ),
     ] = None,
     train: Annotated[
         str | None,
         typer.Option(
             help="Training data: a function that returns a Dataset or DataLoader (file.py:function), an ImageFolder "
-            "directory or zip, or an .npz.",
-            autocompletion=completing.functions,
+            "directory or zip, an .npz, a table (data.csv?label=species), WebDataset shards (shards-{000..009}.tar), "
+            "datasets of Hugging Face (hf:FOLDER?split=train) or torchvision (torchvision:CIFAR10?root=data).",
+            autocompletion=completing.data,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -77,7 +79,7 @@ def workload_config(
         str | None,
         typer.Option(
             help="Data that the model has never seen, given like --train.",
-            autocompletion=completing.functions,
+            autocompletion=completing.data,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -86,7 +88,7 @@ def workload_config(
         typer.Option(
             help="Data that decisions may look at, given like --train. Without it half of test (at most 5,000 samples) "
             "is set aside, since a trained model has already seen its train data.",
-            autocompletion=completing.functions,
+            autocompletion=completing.data,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -105,7 +107,11 @@ def workload_config(
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option(help="Height and width of images as the model takes them: 224 or 32x48.", rich_help_panel=WHAT),
+        typer.Option(
+            help="Height and width of images as the model takes them: 224 or 32x48.  [default: what timm, torchvision "
+            "or transformers say of their model]",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     mean: Annotated[
         str | None,
@@ -144,6 +150,24 @@ def workload_config(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="For timm:NAME and torchvision:NAME: your weights, as best.safetensors or a .pth with a state dict; "
+            "they also say how many classes there are.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    trust_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pickle",
+            help="Read weights that are a Python pickle with more than tensors. Such a file can run any code: only for "
+            "files of your own.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
     limit_train: Annotated[
         int | None, typer.Option(help="Use at most so many training samples.", rich_help_panel=WHAT)
     ] = None,
@@ -178,6 +202,8 @@ def workload_config(
         "postprocessing": _object(postprocessing, "--postprocessing"),
         "vocabulary": vocabulary,
         "dynamic": tuple(dynamic) if dynamic else None,
+        "weights": weights,
+        "trust_pickle": trust_pickle or None,
         "limit_train": limit_train,
         "limit_test": limit_test,
         "name": name,

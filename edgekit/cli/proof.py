@@ -137,12 +137,11 @@ def _print(found: Validation, workload: Workload, split: str, changes: Sequence[
 
 def split_of(config: WorkloadConfig, workload: Workload, name: str) -> Any:
     """The part of the data that `Split` names."""
-    from edgekit.workload import Answered, load_data
+    from edgekit.workload import Answered, parts_of, source_of
 
     if name != "all-test":
         return getattr(workload.splits, name)
-    image = None if workload.image is None else workload.image.apply
-    every = load_data(config.resolved(config.test), image=image)
+    _, (_, every, _) = parts_of(config, source_of(config))
     return Answered(every, workload.model(), seed=config.seed) if workload.task.target_is_reference else every
 
 

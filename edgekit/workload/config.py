@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from edgekit import tasks
+from edgekit.data import anchored
 from edgekit.device.processing import postprocessing_from, preprocessing_from
 from edgekit.errors import DataError, WorkloadError, did_you_mean
 from edgekit.tasks import Task
@@ -26,11 +27,19 @@ TASKS: dict[str, Callable[[], Task]] = {
 TEMPLATE = """\
 # edgekit.toml: what to compress. Paths start from this file's folder. Lines with # are optional.
 
-# The trained model: a function without arguments that returns an nn.Module with its weights.
+# The trained model: a function without arguments that returns an nn.Module with its weights, or a model of a library:
+# "timm:resnet18.a1_in1k", "torchvision:resnet50", "hf:folder" (transformers). Nothing is downloaded unless you add
+# ?download=yes.
 model = "net.py:model"
 
-# Data: a function that returns a Dataset or a DataLoader, a directory or zip with one folder of images per class,
-# or an .npz with x (or several inputs by name) and y.
+# For timm: and torchvision: a local file with the weights (.safetensors, or a .pth with a state dict), and whether a
+# file may be read that is a Python pickle, which can run any code.
+# weights = "best.safetensors"
+# trust_pickle = false
+
+# Data: a function that returns a Dataset or a DataLoader, a directory or zip with one folder of images per class, an
+# .npz with x (or several inputs by name) and y, "data.csv?label=species", "shards-{000..009}.tar" (WebDataset),
+# "hf:folder?split=train" (datasets), "torchvision:CIFAR10?root=data&split=train".
 train = "net.py:train_data"
 test = "net.py:test_data"
 
@@ -48,7 +57,7 @@ test = "net.py:test_data"
 # labels = ["cat", "dog"]
 
 # How images become inputs, as in training: [height, width], and mean and standard deviation of each channel in [0, 1].
-# Needed for images in folders and zips; with it, the bundle takes images and not only arrays.
+# Needed for images, unless the model's library says so itself; with it, the bundle takes images and not only arrays.
 # image_size = [224, 224]
 # mean = [0.485, 0.456, 0.406]
 # std = [0.229, 0.224, 0.225]
@@ -87,7 +96,7 @@ class WorkloadConfig:
     """A workload as text; see `TEMPLATE` for what each entry means.
 
     Args:
-        folder: where relative paths in `model`, `train`, `test`, `selection` and `task` start.
+        folder: where relative paths in `model`, `train`, `test`, `selection`, `task` and `weights` start.
 
     Raises:
         WorkloadError: an entry has the wrong type or value; the message names it.
@@ -111,6 +120,8 @@ class WorkloadConfig:
     postprocessing: Mapping[str, Any] | None = None
     vocabulary: str | None = None
     dynamic: tuple[str, ...] = ()
+    weights: str | None = None
+    trust_pickle: bool = False
     limit_train: int | None = None
     limit_test: int | None = None
     calibration_size: int = 512
@@ -179,11 +190,7 @@ class WorkloadConfig:
         >>> WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path("/p")).resolved("net.py:model")
         '/p/net.py:model'
         """
-        target, separator, name = reference.rpartition(":") if _is_file_function(reference) else (reference, "", "")
-        is_module = ":" in reference and not separator
-        if is_module or Path(target).expanduser().is_absolute():
-            return reference
-        return f"{self.folder / Path(target).expanduser()}{separator}{name}"
+        return anchored(reference, self.folder)
 
 
 def read_config(path: Path, **overrides: Any) -> WorkloadConfig:
@@ -217,7 +224,7 @@ def read_config(path: Path, **overrides: Any) -> WorkloadConfig:
         ) from error
     here = WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path.cwd())
     given = {key: value for key, value in overrides.items() if value is not None}
-    for key in ("model", "train", "test", "selection", "task", "vocabulary"):
+    for key in ("model", "train", "test", "selection", "task", "vocabulary", "weights"):
         if isinstance(given.get(key), str) and given[key] not in TASKS:
             given[key] = here.resolved(given[key])
     return replace(config, **given)
@@ -234,7 +241,8 @@ def config_from(entries: Mapping[str, Any], *, folder: Path) -> WorkloadConfig:
     edgekit.errors.WorkloadError: unknown key 'sede'
       where: sede
       rule: one of calibration_size, dynamic, image_size, labels, limit_test, limit_train, mean, model, name, \
-postprocessing, preprocessing, seed, selection, selection_from, shorter_side, std, task, test, train, vocabulary
+postprocessing, preprocessing, seed, selection, selection_from, shorter_side, std, task, test, train, trust_pickle, \
+vocabulary, weights
       way out: did you mean seed?
     """
     known = {field.name for field in fields(WorkloadConfig)} - {"folder"}
@@ -256,10 +264,6 @@ postprocessing, preprocessing, seed, selection, selection_from, shorter_side, st
             )
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
     return WorkloadConfig(**cast("Any", values), folder=folder)
-
-
-def _is_file_function(reference: str) -> bool:
-    return reference.rpartition(":")[0].endswith(".py")
 
 
 def _is_text(value: Any) -> bool:
@@ -295,6 +299,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "test": _REFERENCE,
     "selection": _REFERENCE,
     "task": (_is_text, "a task's name"),
+    "weights": (_is_text, "the path of a file"),
+    "trust_pickle": (lambda value: isinstance(value, bool), "true or false"),
     "name": (_is_name, "letters, digits, '.', '_' and '-', 64 at most"),
     "selection_from": (lambda value: value in ("test", "train"), '"test" or "train"'),
     "labels": (lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value), "a list of names"),
