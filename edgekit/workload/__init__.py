@@ -8,6 +8,7 @@
 from edgekit.tasks import outputs_of
 from edgekit.workload.batch import Batch, Signature, as_batch
 from edgekit.workload.config import TEMPLATE, WorkloadConfig, config_from, read_config
+from edgekit.workload.handover import from_accelerate, from_lightning
 from edgekit.workload.loading import Loader, Stream, can_fork, loader, size_of
 from edgekit.workload.models import MODEL_RULE, ModelSource, load_model
 from edgekit.workload.randomness import derive, generator_states, isolated, restore_generators
@@ -43,6 +44,8 @@ __all__ = [
     "config_from",
     "derive",
     "digest_of",
+    "from_accelerate",
+    "from_lightning",
     "generator_states",
     "isolated",
     "labels_of",
