@@ -5,8 +5,17 @@
 
 from edgekit.bundle.golden import record_golden
 from edgekit.bundle.schema import bundle_schema
-from edgekit.bundle.write import Variant, postprocessing_for, write_bundle
+from edgekit.bundle.write import Side, Variant, postprocessing_for, write_bundle
 from edgekit.device.golden import Golden
 from edgekit.device.inspection import inspect
 
-__all__ = ["Golden", "Variant", "bundle_schema", "inspect", "postprocessing_for", "record_golden", "write_bundle"]
+__all__ = [
+    "Golden",
+    "Side",
+    "Variant",
+    "bundle_schema",
+    "inspect",
+    "postprocessing_for",
+    "record_golden",
+    "write_bundle",
+]

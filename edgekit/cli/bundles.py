@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -13,9 +13,10 @@ from edgekit.cli import show
 from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.onnx_jobs import OnnxJob
 from edgekit.cli.options import AsJson, Threads
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, did_you_mean
 
 if TYPE_CHECKING:
+    from edgekit.bundle import Side
     from edgekit.device import Golden
     from edgekit.spec import IOSpec
     from edgekit.workload import Workload, WorkloadConfig
@@ -56,7 +57,7 @@ def bundle(
         ),
     ] = None,
     bake: Annotated[
-        list[Literal["preprocessing", "postprocessing"]] | None,
+        list[str] | None,
         typer.Option(
             help="preprocessing or postprocessing; may be given twice. Puts it into the graph of every file, in ONNX's "
             "own operators: the bundle then takes an image's bytes [height, width, 3] or sound's samples [n], and "
@@ -88,12 +89,13 @@ def bundle(
             where="command line",
             rule="files (--file), or a point of a run (--point and --run)",
         )
+    sides = _sides(bake or ())
     contents = _of_point(run, point) if run is not None and point is not None else _of_files(file or [])
     spec = shared_spec([contents.reference])
     with show.ticking("bundling", 3, quiet=json) as tick:
         if isinstance(config, OnnxJob):
             workload: Workload | OnnxJob = config
-            task, after, origin = config.task, None, "ONNX files"
+            task, after, origin = config.task, config.postprocessing, "ONNX files"
         else:
             from edgekit.workload import load_workload
 
@@ -117,7 +119,7 @@ def bundle(
             metrics=contents.metrics,
             provenance={"model": origin, **contents.provenance},
             golden=golden,
-            bake=tuple(dict.fromkeys(bake or ())),
+            bake=sides,
             files=workload.processing_files,
         )
         tick()
@@ -135,6 +137,18 @@ class _Contents:
     reference: Path
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _sides(given: Sequence[str]) -> tuple[Side, ...]:
+    from edgekit.bundle import Side
+
+    sides: tuple[Side, ...] = get_args(Side)
+    for text in given:
+        if text not in sides:
+            raise EdgekitError(
+                f"got {text!r}", where="--bake", rule=" or ".join(sides), way_out=did_you_mean(text, sides)
+            )
+    return tuple(side for side in sides if side in given)
 
 
 def _of_data(samples: int, workload: Workload | OnnxJob, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:

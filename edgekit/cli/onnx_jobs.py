@@ -12,7 +12,7 @@ from edgekit.spec import Feeds, IOSpec
 
 if TYPE_CHECKING:  # They need torch, and a file need not wait for it.
     from edgekit.data import Source
-    from edgekit.device.processing import Preprocessing
+    from edgekit.device.processing import Postprocessing, Preprocessing
     from edgekit.workload import Workload
 
 CALIBRATION = 512
@@ -29,7 +29,8 @@ class OnnxJob:
         task: name of a task.
         labels: names of the classes.
         preprocessing: how raw input becomes the files' input.
-        vocabulary: what that names.
+        postprocessing: what becomes of the outputs.
+        vocabulary: what these name.
         limit: use so many samples.
         seed: of every draw.
         name: for folders and reports.
@@ -40,6 +41,7 @@ class OnnxJob:
     task: str = "classification"
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    postprocessing: Postprocessing | None = None
     vocabulary: Path | None = None
     limit: int | None = None
     seed: int = 0
@@ -47,10 +49,10 @@ class OnnxJob:
 
     @property
     def processing_files(self) -> Mapping[str, Path | bytes]:
-        """What the preprocessing names, by its path in a bundle."""
+        """What pre- and postprocessing name, by its path in a bundle."""
         from edgekit.device.processing import vocabulary_file
 
-        listed = vocabulary_file(self.preprocessing)
+        listed = vocabulary_file(self.preprocessing, self.postprocessing)
         return {} if listed is None or self.vocabulary is None else {listed: self.vocabulary}
 
     def only_file(self) -> Path:

@@ -269,6 +269,7 @@ def takes_workload(command: Callable[..., Any], *, files: str | None = None) -> 
 def _onnx_job(models: Sequence[str], listed: Any, data: str | None, given: Mapping[str, Any]) -> OnnxJob:
     from edgekit.cli.onnx_jobs import OnnxJob
     from edgekit.data import preprocessing_of
+    from edgekit.device.processing import postprocessing_from
 
     odd = [name for name in ("weights", "config", "dynamic", "selection") if given[name]]
     named = [str(each) for each in ([listed] if isinstance(listed, Path) else listed or ())]
@@ -287,12 +288,14 @@ def _onnx_job(models: Sequence[str], listed: Any, data: str | None, given: Mappi
         mean=_numbers(given["mean"], "--mean"),
         std=_numbers(given["std"], "--std"),
     )
+    after = _object(given["postprocessing"], "--postprocessing")
     return OnnxJob(
         files=tuple(files),
         data=data,
         task=given["task"] or "classification",
         labels=_labels(given["labels"]) or (),
         preprocessing=before,
+        postprocessing=None if after is None else postprocessing_from(after, complete=False),
         vocabulary=None if given["vocabulary"] is None else Path(given["vocabulary"]),
         limit=given["limit_test"],
         seed=given["seed"] or 0,

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from edgekit.device.profile import shipped_profile
@@ -376,6 +377,28 @@ def test_a_bundle_is_named_after_any_file(done, project, original, tmp_path, mon
     assert json.loads((tmp_path / "my-net-2-model.edgekit/edgekit/bundle.json").read_text())["name"] == "my-net-2-model"
 
 
+def test_a_bundle_takes_raw_input_and_may_have_the_processing_inside(done, edgekit, project, original, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    (tmp_path / "fit.json").write_text('{"kind": "image", "size": [16, 16], "fit": "letterbox", "pad": 0}')
+    shows = '{"kind": "classification", "output": "output", "top": 2}'
+    words = ["--file", f"fp32={original.path}", "--preprocessing", tmp_path / "fit.json", "--postprocessing", shows]
+    words += ["--raw", tmp_path / "photo.png"]
+    for name, more in (("plain", ()), ("baked", ("--bake", "postprocessing", "--bake", "preprocessing"))):
+        done("bundle", *project.words, *words, *more, "--out", tmp_path / name)
+    plain, baked = (json.loads((tmp_path / name / "edgekit/bundle.json").read_text()) for name in ("plain", "baked"))
+    assert (plain["preprocessing"]["fit"], plain["postprocessing"]["top"]) == ("letterbox", 2)
+    assert baked["preprocessing"] is None
+    assert baked["io"]["inputs"] == [{"name": "image", "dtype": "uint8", "shape": ["height", "width", 3]}]
+    assert baked["provenance"]["baked"]["input_difference"] <= 1.001 / 255
+    said = [done("run", tmp_path / name, tmp_path / "photo.png", "--check").out for name in ("plain", "baked")]
+    assert said[0] == said[1]
+    assert said[0].count("%") == 2
+    wrong = edgekit("bundle", *project.words, *words, "--bake", "preprocesing")
+    assert wrong.code == 4
+    assert "did you mean preprocessing?" in wrong.err
+
+
 def test_inspect_of_a_bundle_checks_it_and_gives_its_identity(done, bundle):
     about = done("inspect", bundle.folder, "--json").json
     manifest = (bundle.folder / "edgekit" / "bundle.json").read_bytes()
@@ -445,7 +468,7 @@ def test_run_predicts_what_torch_predicts(done, bundle, project, tmp_path):
     assert "golden vectors: 4 samples reproduced" in lines
     one, five = lines[-2:]
     assert one.startswith(f"{tmp_path / 'one.npy'}: {named[0]} (")
-    assert [part.split(" ")[0] for part in five.removeprefix(f"{tmp_path / 'five.npy'}: ").split(", ")] == named
+    assert [part.split(" ")[0] for part in five.removeprefix(f"{tmp_path / 'five.npy'}: ").split("; ")] == named
 
 
 def test_run_as_json_has_the_probabilities(done, bundle, project, answers, tmp_path):

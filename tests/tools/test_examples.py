@@ -22,11 +22,10 @@ def test_without_ultralytics_the_example_says_so(monkeypatch):
 def test_pictures_become_what_a_detector_takes(tmp_path, monkeypatch):
     Image.fromarray(np.full((30, 60, 3), 255, np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "readme.txt").write_text("no picture")
-    data = load_data(f"{YOLO}:images")
-    monkeypatch.setattr(
-        sys.modules[next(n for n in sys.modules if n.startswith("edgekit_user_yolo"))], "PICTURES", tmp_path
-    )
-    (picture,) = data if len(data) else load_data(f"{YOLO}:images")
+    assert len(load_data(f"{YOLO}:images")) == 0  # Where there is no such folder.
+    module = next(each for name, each in sys.modules.items() if name.startswith("edgekit_user_yolo"))
+    monkeypatch.setattr(module, "PICTURES", tmp_path)
+    (picture,) = load_data(f"{YOLO}:images")
     assert picture.shape == (3, 640, 640)
     assert float(picture[0, 320, 320]) == 1.0
     assert round(float(picture[0, 0, 0]) * 255) == 114
