@@ -104,3 +104,28 @@ class IOSpec:
                 raise EdgekitError(f"got {rows!r}", where=f"{where}.{side}", rule="expected a list of tensors")
             sides[side] = tuple(TensorSpec.from_dict(row, f"{where}.{side}[{i}]") for i, row in enumerate(rows))
         return cls(inputs=sides["inputs"], outputs=sides["outputs"])
+
+
+def spec_of(model: Any) -> IOSpec:
+    """Inputs and outputs of a graph, open dimensions by name.
+
+    Args:
+        model: an `onnx_ir.Model`; its attributes are read, so that nothing has to be imported.
+
+    Raises:
+        ValueError: an input or output has no type or no rank.
+    """
+    return IOSpec(inputs=_tensors(model.graph.inputs), outputs=_tensors(model.graph.outputs))
+
+
+def _tensors(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:
+        if value.shape is None or value.dtype is None:
+            raise ValueError(f"{value.name} has no type or no rank")
+        shape = tuple(
+            size if isinstance(size, int) else str(size.value or f"{value.name}_{axis}")
+            for axis, size in enumerate(value.shape)
+        )
+        specs.append(TensorSpec(name=str(value.name), dtype=value.dtype.numpy().name, shape=shape))
+    return tuple(specs)

@@ -19,7 +19,7 @@ PACKAGE = "edgekit"
 LAYERS = (
     ("choices", "errors", "macs", "progress", "spec", "stats", "store", "units"),
     ("device",),
-    ("workload", "tasks", "training"),
+    ("data", "workload", "tasks", "training"),
     ("prune", "distill", "export", "quantize", "profiling"),
     ("validate", "bench", "explain", "search", "bundle", "report", "inspection"),
     ("compress", "demo"),

@@ -20,13 +20,13 @@ def open_torch(request: Request) -> Opened:
     import torch
 
     from edgekit.workload.batch import as_batch
-    from edgekit.workload.references import load_callable
+    from edgekit.workload.models import load_model
 
     device = request["provider"]
     if device not in ("cpu", "cuda"):
         raise EdgekitError(f"PyTorch on {device!r}", where="provider", rule="cpu or cuda")
     torch.set_num_threads(request["threads"])
-    model = load_callable(request["path"])()
+    model = load_model(request["path"]).factory()
     if not isinstance(model, torch.nn.Module):
         raise EdgekitError(f"got a {type(model).__name__}", where=request["path"], rule="a torch.nn.Module")
     model = model.eval().to(device)

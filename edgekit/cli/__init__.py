@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgekitError as error:
         return faults.tell(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - whatever else escapes is a defect and must look like one
+        if faults.is_broken_library(error):
+            return faults.tell(faults.broken_library(error), as_json=as_json)
         if faults.is_missing_library(error):
             return faults.tell(faults.missing_library(error), as_json=as_json)
         traceback.print_exc()

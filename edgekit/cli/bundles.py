@@ -11,6 +11,7 @@ import typer
 
 from edgekit.cli import show
 from edgekit.cli.onnx_files import named, shared_spec
+from edgekit.cli.onnx_jobs import OnnxJob
 from edgekit.cli.options import AsJson, Threads
 from edgekit.errors import EdgekitError, did_you_mean
 
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from edgekit.workload import Workload, WorkloadConfig
 
 PRECISIONS = ("int8", "fp16", "fp32")
+INTEGER = ("ConvInteger", "MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul")
 
 
 def bundle(
-    config: WorkloadConfig,
+    config: WorkloadConfig | OnnxJob,
     file: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,11 +91,13 @@ def bundle(
 
     Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
     -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3
+    && edgekit bundle m.int8.onnx m.onnx --data test.zip --image-size 224 --labels cat,dog
     """
     from edgekit.bundle import postprocessing_for, sign_bundle, write_bundle
     from edgekit.report import readme
-    from edgekit.workload import load_workload
 
+    if isinstance(config, OnnxJob):
+        file = file or _guessed(config.files)
     if (point is None) != (run is None) or (point is None) != bool(file):
         raise EdgekitError(
             "got "
@@ -105,12 +109,19 @@ def bundle(
     contents = _of_point(run, point) if run is not None and point is not None else _of_files(file or [])
     spec = shared_spec([contents.reference])
     with show.ticking("bundling", 3, quiet=json) as tick:
-        workload = load_workload(config)
+        if isinstance(config, OnnxJob):
+            workload: Workload | OnnxJob = config
+            task, after, origin = config.task, config.postprocessing, "ONNX files"
+        else:
+            from edgekit.workload import load_workload
+
+            workload = loaded = load_workload(config)
+            task, after, origin = loaded.task.name, loaded.postprocessing, config.model
         tick()
         golden = (
             _of_raw(raw, workload, contents.reference, spec)
             if raw
-            else _of_selection(samples, workload, contents.reference, spec)
+            else _of_data(samples, workload, contents.reference, spec)
         )
         tick()
         path = _place(out or Path(f"{workload.name}.edgekit"), zipped=zipped)
@@ -121,9 +132,9 @@ def bundle(
             spec=spec,
             preprocessing=workload.preprocessing,
             labels=workload.labels,
-            postprocessing=workload.postprocessing or postprocessing_for(workload.task.name, spec, workload.labels),
+            postprocessing=after or postprocessing_for(task, spec, workload.labels),
             metrics=contents.metrics,
-            provenance={"model": config.model, **contents.provenance},
+            provenance={"model": origin, **contents.provenance},
             golden=golden,
             bake=sides,
             files=workload.processing_files,
@@ -164,9 +175,16 @@ def _sides(given: Sequence[str]) -> tuple[Side, ...]:
     return tuple(side for side in sides if side in given)
 
 
-def _of_selection(samples: int, workload: Workload, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
-    """Golden vectors from the selection split: inputs as the data give them. A bundle travels, raw data need not."""
+def _of_data(samples: int, workload: Workload | OnnxJob, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
+    """Golden vectors from the selection split, or from --data: inputs as the data give them.
+
+    A bundle travels, raw data need not. Of files without data there are none.
+    """
     from edgekit.bundle import record_golden
+
+    if isinstance(workload, OnnxJob):
+        feeds = [] if workload.data is None else list(workload.feeds(spec, batch=1, limit=samples))
+        return record_golden(reference, feeds)
     from edgekit.validate import feeds_of, signature_of
     from edgekit.workload import loader
 
@@ -174,10 +192,11 @@ def _of_selection(samples: int, workload: Workload, reference: Path, spec: IOSpe
     return record_golden(reference, [feeds_of(batch, spec) for batch in batches])
 
 
-def _of_raw(raw: Sequence[str], workload: Workload, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
+def _of_raw(raw: Sequence[str], workload: Workload | OnnxJob, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
     """Golden vectors from raw input, through the workload's preprocessing."""
     from edgekit.bundle import record_golden
-    from edgekit.device.processing import Vocabulary, prepared
+    from edgekit.data import read_vocabulary
+    from edgekit.device.processing import prepared
     from edgekit.device.raw import read_raw
 
     before = workload.preprocessing
@@ -190,8 +209,21 @@ def _of_raw(raw: Sequence[str], workload: Workload, reference: Path, spec: IOSpe
         )
     read = [read_raw(text if not Path(text).is_file() else Path(text), before) for text in raw]
     file = next(iter(workload.processing_files.values()), None)
-    vocabulary = None if file is None else Vocabulary.parse(file.read_bytes(), str(file))
+    vocabulary = None if file is None else read_vocabulary(file)
     return record_golden(reference, [prepared(before, each, spec, vocabulary) for each in read], raw=read)
+
+
+def _guessed(files: Sequence[Path]) -> list[str]:
+    """The files with what they compute in, as `--file` would name them."""
+    import onnx_ir as ir
+
+    def precision(path: Path) -> str:
+        graph = ir.load(named([path]).popitem()[1]).graph
+        if any("Quantize" in node.op_type or node.op_type in INTEGER for node in graph):
+            return "int8"
+        return "fp16" if any(value.dtype == ir.DataType.FLOAT16 for value in graph.initializers.values()) else "fp32"
+
+    return [f"{precision(path)}={path}" for path in files]
 
 
 def _of_files(file: Sequence[str]) -> _Contents:

@@ -14,7 +14,10 @@ from pathlib import Path
 from edgekit.device.session import PROVIDERS
 
 TASKS = ("classification", "multilabel", "regression", "reconstruction", "imitation")
+LIBRARIES = ("timm:", "torchvision:", "hf:")
 TARGETS = ("x86-vnni", "x86-avx2", "arm64", "cuda", "tensorrt", "size")
+DATA = (".npz", ".csv", ".tsv", ".tar", ".zip")
+"""How files end that hold data."""
 LARGEST_FILE = 1_000_000
 """Bytes of a Python file that is read for the names of its functions."""
 INSTRUCTION = "_EDGEKIT_COMPLETE"
@@ -28,6 +31,16 @@ def functions(incomplete: str) -> list[str]:
     """
     path, colon, _ = incomplete.partition(":")
     return [f"{path}:{name}" for name in _functions_of(Path(path))] if colon else _python_files(path)
+
+
+def models(incomplete: str) -> list[str]:
+    """A function, or the libraries that have models."""
+    return [*(name for name in LIBRARIES if incomplete and name.startswith(incomplete)), *functions(incomplete)]
+
+
+def data(incomplete: str) -> list[str]:
+    """A function, or a file or folder that holds data."""
+    return [*functions(incomplete), *(_data_files(incomplete) if ":" not in incomplete else ())]
 
 
 def tasks(incomplete: str) -> list[str]:
@@ -91,6 +104,20 @@ def _python_files(start: str) -> list[str]:
     shown = [each for each in found if each.name.startswith(name) and (name or not each.name.startswith("."))]
     files = [f"{prefix}{each.name}:" for each in shown if each.suffix == ".py"]
     return [*files, *(f"{prefix}{each.name}/" for each in shown if each.is_dir())]
+
+
+def _data_files(start: str) -> list[str]:
+    folder, _, name = start.rpartition("/")
+    prefix = f"{folder}/" if "/" in start else ""
+    try:
+        found = sorted(each.name for each in Path(prefix or ".").iterdir())
+    except OSError:
+        return []
+    return [
+        f"{prefix}{each}"
+        for each in found
+        if each.startswith(name) and (name or not each.startswith(".")) and each.endswith(DATA)
+    ]
 
 
 def _functions_of(path: Path) -> list[str]:

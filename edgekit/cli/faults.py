@@ -69,6 +69,21 @@ def missing_library(error: Exception) -> MissingLibraryError:
     )
 
 
+def is_broken_library(error: Exception) -> bool:
+    """Whether a torchvision that was built for another torch (CUDA for CPU) has failed to import."""
+    return isinstance(error, RuntimeError) and str(error).startswith("operator torchvision::")
+
+
+def broken_library(error: Exception) -> MissingLibraryError:
+    """For such a torchvision: torchmetrics, timm and transformers import it where it is installed."""
+    return MissingLibraryError(
+        f"cannot import torchvision: {error}",
+        where="this Python",
+        rule="the torchvision that was built for this torch, or none",
+        way_out="install both from one index, CPU or CUDA, or: pip uninstall torchvision",
+    )
+
+
 def tell(error: EdgekitError, *, as_json: bool) -> int:
     """Print a fault on stderr and return the exit code.
 

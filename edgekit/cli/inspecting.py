@@ -18,7 +18,7 @@ from edgekit.units import format_bytes, format_count, parse_duration_s
 
 if TYPE_CHECKING:  # They need onnx and torch, and --help need not wait for them.
     from edgekit.inspection import ModelFacts
-    from edgekit.workload import Batch
+    from edgekit.workload import Batch, ModelSource
 
 LONGEST = 200
 """Characters of a value that is shown."""
@@ -102,9 +102,10 @@ def _of_module(reference: str, given: Mapping[str, tuple[int, ...]], batch: int,
     from torch import nn
 
     from edgekit.inspection.torch_model import inspect_module
-    from edgekit.workload import load_callable
+    from edgekit.workload import load_model
 
-    model = load_callable(reference)()
+    source = load_model(reference)
+    model = source.factory()
     if not isinstance(model, nn.Module):
         raise EdgekitError(
             f"the function returned a {type(model).__name__}",
@@ -113,7 +114,7 @@ def _of_module(reference: str, given: Mapping[str, tuple[int, ...]], batch: int,
             way_out="return the module itself, not its state dict or class",
         )
     model = model.eval().cpu()
-    example = _example(model, given, batch, data, reference)
+    example = _example(model, source, given, batch, data, reference)
     try:
         return inspect_module(model, example)
     except EdgekitError:
@@ -127,14 +128,26 @@ def _of_module(reference: str, given: Mapping[str, tuple[int, ...]], batch: int,
         ) from error
 
 
-def _example(model: Any, given: Mapping[str, tuple[int, ...]], batch: int, data: str | None, reference: str) -> Batch:
+def _example(
+    model: Any,
+    source: ModelSource,
+    given: Mapping[str, tuple[int, ...]],
+    batch: int,
+    data: str | None,
+    reference: str,
+) -> Batch:
     import torch
 
+    from edgekit.data import as_image
     from edgekit.workload import Batch, load_data, loader
 
     if data is not None:
-        return next(iter(loader(load_data(data), batch, model=model, limit=batch)))
+        image = as_image(source.preprocessing)
+        return next(iter(loader(load_data(data, image=image, text=source.text), batch, model=model, limit=batch)))
     if not given:
+        known = source.example(batch)
+        if known is not None:
+            return known
         raise EdgekitError(
             "no inputs to count multiply-accumulates for",
             where=reference,

@@ -18,7 +18,7 @@ def spec_of(path: Path) -> IOSpec:
     """
     import onnx_ir as ir
 
-    from edgekit.export import spec_of as read
+    from edgekit.spec import spec_of as read
 
     if not path.is_file():
         raise EdgekitError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from edgekit.cli import completing
 from edgekit.errors import EdgekitError, WorkloadError
 
 if TYPE_CHECKING:  # It needs torch, and --help need not wait for it.
+    from edgekit.cli.onnx_jobs import OnnxJob
     from edgekit.workload import WorkloadConfig
 
 WHAT = "The model, its data and its task"
@@ -58,17 +59,20 @@ def workload_config(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The trained model: path/to/file.py:function or package.module:function; the function returns an "
-            f"nn.Module. May stand in {CONFIG_NAME} instead.",
+            help="The trained model: a function that returns an nn.Module (path/to/file.py:function or "
+            "package.module:function), or a model of a library: timm:resnet18.a1_in1k, torchvision:resnet50, hf:FOLDER "
+            f"(transformers). May stand in {CONFIG_NAME} instead.",
             show_default=False,
-            autocompletion=completing.functions,
+            autocompletion=completing.models,
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights for the model, where its function does not load them: .safetensors, or a state dict of "
-            "torch.save. Nothing in the file is run.",
+            metavar="FILE",
+            help="Weights for the model, where its function does not load them, and for timm:NAME and torchvision:NAME "
+            "(they then say how many classes there are): .safetensors, or a state dict of torch.save. Nothing in the "
+            "file is run.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -85,8 +89,9 @@ def workload_config(
         str | None,
         typer.Option(
             help="Training data: a function that returns a Dataset or DataLoader (file.py:function), an ImageFolder "
-            "directory or zip, or an .npz.",
-            autocompletion=completing.functions,
+            "directory or zip, an .npz, a table (data.csv?label=species), WebDataset shards (shards-{000..009}.tar), "
+            "datasets of Hugging Face (hf:FOLDER?split=train) or torchvision (torchvision:CIFAR10?root=data).",
+            autocompletion=completing.data,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -94,7 +99,7 @@ def workload_config(
         str | None,
         typer.Option(
             help="Data that the model has never seen, given like --train.",
-            autocompletion=completing.functions,
+            autocompletion=completing.data,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -103,7 +108,7 @@ def workload_config(
         typer.Option(
             help="Data that decisions may look at, given like --train. Without it half of test (at most 5,000 samples) "
             "is set aside, since a trained model has already seen its train data.",
-            autocompletion=completing.functions,
+            autocompletion=completing.data,
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -122,7 +127,11 @@ def workload_config(
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option(help="Height and width of images as the model takes them: 224 or 32x48.", rich_help_panel=WHAT),
+        typer.Option(
+            help="Height and width of images as the model takes them: 224 or 32x48.  [default: what timm, torchvision "
+            "or transformers say of their model]",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     mean: Annotated[
         str | None,
@@ -217,20 +226,33 @@ def workload_config(
     return config_from({key: value for key, value in given.items() if value is not None}, folder=Path.cwd())
 
 
-def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
+def takes_workload(command: Callable[..., Any], *, files: str | None = None) -> Callable[..., Any]:
     """Give `command(config, ...)` the options of `workload_config` in place of its first parameter.
+
+    Where it takes ONNX files in the place of a model, `files` names the option that else holds their data; `config` is
+    then an `OnnxJob`, and --data names the data.
 
     Where the command has the options `point` and `run` and takes a point of a run, the workload is that of the run; the
     latest one where none is named.
     """
     # The workload is no option, so its type may be anything: what it really is need not be loaded for --help.
-    unloaded = {"WorkloadConfig": object}
-    shared = inspect.signature(workload_config, eval_str=True, locals=unloaded).parameters
+    unloaded = {"WorkloadConfig": object, "OnnxJob": object}
+    shared = dict(inspect.signature(workload_config, eval_str=True, locals=unloaded).parameters)
     _, *own = inspect.signature(command, eval_str=True, locals=unloaded).parameters.values()
+
+    if files is not None:
+        shared = {"model": _MODELS, **{key: each for key, each in shared.items() if key != "model"}, "data": _DATA}
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> Any:
         given = {key: values.pop(key) for key in shared}
+        if files is not None:
+            data, models = given.pop("data"), given.pop("model") or []
+            if any(name.endswith(".onnx") for name in models) or (data is not None and not models):
+                return command(_onnx_job(models, values.get("file"), data or given[files], given), **values)
+            given["model"] = _only_model(models, data)
+            if "file" in values and not values["file"] and values.get("point") is None:
+                _no_file(command.__name__, values)
         if values.get("point") is not None:
             from edgekit.search.record import Front
 
@@ -245,6 +267,66 @@ def takes_workload(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def _onnx_job(models: Sequence[str], listed: Any, data: str | None, given: Mapping[str, Any]) -> OnnxJob:
+    from edgekit.cli.onnx_jobs import OnnxJob
+    from edgekit.data import preprocessing_of
+    from edgekit.device.processing import postprocessing_from
+
+    odd = [name for name in ("weights", "config", "dynamic", "selection") if given[name]]
+    named = [str(each) for each in ([listed] if isinstance(listed, Path) else listed or ())]
+    files = [Path(name.rpartition("=")[2]) for name in models or named]
+    if odd or not files or (models and named):
+        problem = f"--{odd[0]} beside ONNX files" if odd else f"--file beside {models[0]}" if models else "no file"
+        raise EdgekitError(
+            problem,
+            where="command line",
+            rule="ONNX files and --data, or a model with --train and --test",
+        )
+    before = preprocessing_of(
+        None,
+        given=_object(given["preprocessing"], "--preprocessing"),
+        size=_size(given["image_size"]),
+        mean=_numbers(given["mean"], "--mean"),
+        std=_numbers(given["std"], "--std"),
+    )
+    after = _object(given["postprocessing"], "--postprocessing")
+    return OnnxJob(
+        files=tuple(files),
+        data=data,
+        task=given["task"] or "classification",
+        labels=_labels(given["labels"]) or (),
+        preprocessing=before,
+        postprocessing=None if after is None else postprocessing_from(after, complete=False),
+        vocabulary=None if given["vocabulary"] is None else Path(given["vocabulary"]),
+        limit=given["limit_test"],
+        seed=given["seed"] or 0,
+        name=given["name"] or files[-1].name.partition(".")[0],
+    )
+
+
+def _only_model(models: Sequence[str], data: str | None) -> str | None:
+    if len(models) > 1 or data is not None:
+        raise EdgekitError(
+            f"got {' '.join(models)}" if len(models) > 1 else f"--data {data} beside the model {models[0]}",
+            where="command line",
+            rule="one model with --train and --test, or ONNX files with --data",
+            way_out="name ONNX files by paths that end with .onnx",
+        )
+    return models[0] if models else None
+
+
+def _no_file(command: str, values: Mapping[str, Any]) -> None:
+    from edgekit.cli.faults import CommandLineError
+
+    if "point" not in values:
+        raise CommandLineError(
+            "Missing option '--file'",
+            where=f"edgekit {command}",
+            rule="ONNX files: with --file beside a model, or in its place with --data",
+            way_out=f"edgekit {command} model.onnx --data samples.npz. Try 'edgekit {command} -h' for help",
+        )
+
+
 def _latest_run() -> Path:
     from edgekit.search.record import FRONT
 
@@ -254,6 +336,36 @@ def _latest_run() -> Path:
             f"no finished run in {RUNS}", where="--point", rule="a point of a run", way_out="name its folder with --run"
         )
     return fronts[-1].parent
+
+
+_MODELS = inspect.Parameter(
+    "model",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL | FILE.onnx ...]",
+            help="The trained model, as for `edgekit compress`; or ONNX files, the first being the baseline, with "
+            "--data: then no PyTorch model is needed.",
+            show_default=False,
+            autocompletion=completing.models,
+        ),
+    ],
+)
+_DATA = inspect.Parameter(
+    "data",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            help="With ONNX files in the place of a model: samples as the files take them, given like --train.",
+            autocompletion=completing.data,
+            rich_help_panel=WHAT,
+        ),
+    ],
+)
 
 
 def providers(text: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from edgekit.cli.behaviour import (
 )
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import named, shared_spec
+from edgekit.cli.onnx_jobs import OnnxJob
 from edgekit.cli.options import HOW, AsJson, Provider, Threads, providers
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
@@ -40,11 +41,16 @@ Time = Annotated[str, typer.Option(help="How long to measure: 10s, 1m.", rich_he
 
 
 def validate(
-    config: WorkloadConfig,
+    config: WorkloadConfig | OnnxJob,
     file: Annotated[
-        list[Path],
-        typer.Option("--file", "-f", help="An ONNX file; may be given several times. The first is the baseline."),
-    ],
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="Beside a model: an ONNX file; may be given several times. The first is the baseline.",
+            show_default=False,
+        ),
+    ] = None,
     provider: Provider = "cpu",
     threads: Threads = 1,
     time: Time = "10s",
@@ -62,7 +68,7 @@ def validate(
     what is left under noise, blur, brightness and JPEG. The exit code is 3 if a gate is broken.
 
     Example: edgekit validate net.py:model --train net.py:train_data --test net.py:test_data -f model.onnx
-    -f model.int8.onnx
+    -f model.int8.onnx && edgekit validate model.onnx model.int8.onnx --data test.npz
     """
     from edgekit.validate import validate as prove
     from edgekit.validate.behaviour import Inputs
@@ -70,20 +76,22 @@ def validate(
 
     gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, max_robustness_drop)
     perturbing_s = robustness_time_s(robustness_time)
-    if gates and len(file) < 2:
+    files = config.files if isinstance(config, OnnxJob) else tuple(file or ())
+    if gates and len(files) < 2:
         raise EdgekitError(
             "gates, but one file", where="command line", rule="a gate compares a file with the first", way_out="add -f"
         )
-    spec = shared_spec(file)
-    workload = load_workload(config)
+    spec = shared_spec(files)
+    workload = config.workload(spec) if isinstance(config, OnnxJob) else load_workload(config)
     with show.progress(quiet=json) as progress:
-        data = split_of(config, workload, split)
+        # Files have no training data: all samples are there to test them.
+        data = workload.splits.test if isinstance(config, OnnxJob) else split_of(config, workload, split)
         found = prove(
-            named(file),
+            named(files),
             data,
             workload.task,
             spec=spec,
-            baseline=next(iter(named(file))),
+            baseline=next(iter(named(files))),
             providers=providers(provider),
             threads=threads,
             time_s=parse_duration_s(time, "--time"),
@@ -93,7 +101,7 @@ def validate(
         inputs = Inputs(data=data, spec=spec, preprocessing=workload.image, seed=config.seed)
         changes = behaviours(
             found,
-            named(file),
+            named(files),
             workload,
             inputs,
             gates=gates,
@@ -137,12 +145,11 @@ def _print(found: Validation, workload: Workload, split: str, changes: Sequence[
 
 def split_of(config: WorkloadConfig, workload: Workload, name: str) -> Any:
     """The part of the data that `Split` names."""
-    from edgekit.workload import Answered, load_data
+    from edgekit.workload import Answered, parts_of, source_of
 
     if name != "all-test":
         return getattr(workload.splits, name)
-    image = None if workload.image is None else workload.image.apply
-    every = load_data(config.resolved(config.test), image=image)
+    _, (_, every, _) = parts_of(config, source_of(config))
     return Answered(every, workload.model(), seed=config.seed) if workload.task.target_is_reference else every
 
 

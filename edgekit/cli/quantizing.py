@@ -14,6 +14,7 @@ import typer
 from edgekit.cli import completing, show
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import shared_spec
+from edgekit.cli.onnx_jobs import OnnxJob
 from edgekit.cli.options import HOW, AsJson, PlacementBy, Ranges
 from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.progress import Progress
@@ -34,8 +35,13 @@ SCORED_HERE = ("x86-vnni", "x86-avx2", "arm64", "size")
 
 
 def quantize(
-    config: WorkloadConfig,
-    file: Annotated[Path, typer.Option("--file", "-f", help="The fp32 ONNX file that `edgekit export` wrote.")],
+    config: WorkloadConfig | OnnxJob,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", "-f", help="Beside a model: the fp32 ONNX file that `edgekit export` wrote.", show_default=False
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option(
@@ -94,25 +100,21 @@ def quantize(
     """Quantize an fp32 ONNX file for one target or several, to int8 where ONNX Runtime has a kernel that fuses.
 
     Each row of the result says what this machine could tell of the file: whether its kernels were read and run here, or
-    were not run on such a device.
+    were not run on such a device. A file alone is enough, with data to calibrate it; --max-drop needs the model, too.
 
     Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
+    && edgekit quantize model.onnx --data images.zip --image-size 224
     """
-    from edgekit.compress.settings import Settings
     from edgekit.device.profile import load_profile
     from edgekit.quantize import quantize_for_targets
-    from edgekit.validate import feeds_of
-    from edgekit.workload import load_workload, loader
 
     time_s = parse_duration_s(time, "--time")
     targets = _targets(target)
     if bits is not None and "size" not in targets:
         raise EdgekitError(f"got {bits}", where="--bits", rule="only for --target size")
+    file = config.only_file() if isinstance(config, OnnxJob) else file or Path()
     spec = shared_spec([file])
-    workload = load_workload(config)
-    model = workload.model()
-    batches = loader(workload.splits.calibration, 32, model=model, seed=config.seed)
-    feeds = [feeds_of(batch, spec) for batch in batches]
+    workload, feeds = _calibrated(config, spec, scored=max_drop is not None)
     with show.progress(quiet=json) as progress:
         made = quantize_for_targets(
             file,
@@ -130,7 +132,9 @@ def quantize(
             progress=progress,
         )
         climbed: list[Climbed] = []
-        if max_drop is not None:
+        if max_drop is not None and workload is not None:
+            from edgekit.compress.settings import Settings
+
             settings = Settings(threads=threads, seed=config.seed)
             ladder = _Ladder(workload, file, feeds, spec, settings=settings, progress=progress)
             climbed = [ladder.climb(each, max_drop, time_s) for each in made if each.plan.target in SCORED_HERE]
@@ -176,6 +180,25 @@ def quantize(
             f"a file loses more than {max_drop:g} points; the best is kept. Give it more --time or --max-drop"
         )
         raise typer.Exit(BUDGET_MISSED)
+
+
+def _calibrated(config: WorkloadConfig | OnnxJob, spec: IOSpec, *, scored: bool) -> tuple[Workload | None, list[Feeds]]:
+    """The workload, where there is a model, and calibration data as the file takes them."""
+    if isinstance(config, OnnxJob):
+        if scored:
+            raise EdgekitError(
+                "--max-drop, but no model",
+                where="command line",
+                rule="rungs are scored on the selection split, and the last one trains the PyTorch model",
+                way_out="edgekit quantize net.py:model --train … --test … --file model.onnx --max-drop …",
+            )
+        return None, list(config.feeds(spec))
+    from edgekit.validate import feeds_of
+    from edgekit.workload import load_workload, loader
+
+    workload = load_workload(config)
+    batches = loader(workload.splits.calibration, 32, model=workload.model(), seed=config.seed)
+    return workload, [feeds_of(batch, spec) for batch in batches]
 
 
 class _Ladder:

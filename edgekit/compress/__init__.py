@@ -7,7 +7,8 @@ budget holds on the selection split, and ends with the final measurements on the
 """
 
 from edgekit.compress.budget import Budget
+from edgekit.compress.callback import BundleCallback
 from edgekit.compress.job import compress
 from edgekit.compress.settings import Settings
 
-__all__ = ["Budget", "Settings", "compress"]
+__all__ = ["Budget", "BundleCallback", "Settings", "compress"]

@@ -5,7 +5,7 @@ from edgekit.export.counts import mac_count, macs_by_module, parameter_count
 from edgekit.export.dimensions import BATCH, Dynamic
 from edgekit.export.exported import Exported, Parity
 from edgekit.export.exporters import Exporter
-from edgekit.export.onnx_file import spec_of
+from edgekit.spec import spec_of
 
 __all__ = [
     "BATCH",

@@ -19,10 +19,11 @@ from edgekit.export.exported import Exported
 from edgekit.export.exporters import Exporter, quiet, torch_export, torchscript
 from edgekit.export.flat import Flat, checked_names, name_inputs, name_outputs
 from edgekit.export.naming import rename
-from edgekit.export.onnx_file import describe, publish, spec_of
+from edgekit.export.onnx_file import describe, publish
 from edgekit.export.parity import check_parity
 from edgekit.export.tidy import tidy
 from edgekit.progress import Progress, Step, silent
+from edgekit.spec import spec_of
 from edgekit.tasks import outputs_of
 from edgekit.workload import Batch
 

@@ -14,7 +14,6 @@ import onnx_ir.passes.common as passes
 import torch
 
 from edgekit.device.session import open_session, runtime
-from edgekit.spec import IOSpec, TensorSpec
 from edgekit.store import write_atomic, writing
 
 PRODUCER = "edgekit"
@@ -41,15 +40,6 @@ def describe(model: ir.Model, metadata: Mapping[str, str]) -> None:
         "source": "PyTorch",
     }
     model.metadata_props.update({**said, **metadata})
-
-
-def spec_of(model: ir.Model) -> IOSpec:
-    """Inputs and outputs of a graph, open dimensions by name.
-
-    Raises:
-        ValueError: an input or output has no type or no rank.
-    """
-    return IOSpec(inputs=_tensors(model.graph.inputs), outputs=_tensors(model.graph.outputs))
 
 
 def publish(model: ir.Model, path: Path, gate: Callable[[Runner], T]) -> T:
@@ -93,19 +83,6 @@ def _runner(source: bytes | Path, model: ir.Model) -> Runner:
         return results
 
     return run
-
-
-def _tensors(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
-    specs = []
-    for value in values:
-        if value.shape is None or value.dtype is None:
-            raise ValueError(f"{value.name} has no type or no rank")
-        shape = tuple(
-            size if isinstance(size, int) else str(size.value or f"{value.name}_{axis}")
-            for axis, size in enumerate(value.shape)
-        )
-        specs.append(TensorSpec(name=str(value.name), dtype=value.dtype.numpy().name, shape=shape))
-    return tuple(specs)
 
 
 def _bytes(value: ir.Value) -> int:

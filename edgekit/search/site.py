@@ -39,6 +39,7 @@ from edgekit.workload import (
     digest_of,
     isolated,
     load_callable,
+    load_model,
     load_workload,
     loader,
     try_out,
@@ -398,7 +399,7 @@ class Site:
 
     def _as_model(self, reference: str) -> Workload:
         """The workload with another model than the builder's."""
-        factory = load_callable(self.config.resolved(reference))
+        factory = load_model(self.config.resolved(reference)).factory
         return replace(self.workload, factory=factory, model_reference=reference)
 
     def _given(self, reference: str | None) -> nn.Module | None:

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from edgekit.data import TARGET_KEYS
 from edgekit.errors import DataError
-
-TARGET_KEYS = ("label", "labels", "target", "targets", "y")
-"""The keys under which an item that is a mapping may hold its target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from edgekit import tasks
+from edgekit.data import anchored
 from edgekit.device.processing import postprocessing_from, preprocessing_from
 from edgekit.errors import DataError, WorkloadError, did_you_mean
 from edgekit.tasks import Task
@@ -26,16 +27,19 @@ TASKS: dict[str, Callable[[], Task]] = {
 TEMPLATE = """\
 # edgekit.toml: what to compress. Paths start from this file's folder. Lines with # are optional.
 
-# The trained model: a function without arguments that returns an nn.Module with its weights.
+# The trained model: a function without arguments that returns an nn.Module with its weights, or a model of a library:
+# "timm:resnet18.a1_in1k", "torchvision:resnet50", "hf:folder" (transformers). Nothing is downloaded unless you add
+# ?download=yes.
 model = "net.py:model"
 
-# Weights for it, where the function does not load them itself: .safetensors, or what torch.save(model.state_dict(), …)
-# wrote. Nothing in the file is run, unless trust_pickle names the very file.
+# Weights for it, where the function does not load them itself, and for timm: and torchvision: models: .safetensors, or
+# what torch.save(model.state_dict(), …) wrote. Nothing in the file is run, unless trust_pickle names the very file.
 # weights = "net.safetensors"
 # trust_pickle = "net.pt"
 
-# Data: a function that returns a Dataset or a DataLoader, a directory or zip with one folder of images per class,
-# or an .npz with x (or several inputs by name) and y.
+# Data: a function that returns a Dataset or a DataLoader, a directory or zip with one folder of images per class, an
+# .npz with x (or several inputs by name) and y, "data.csv?label=species", "shards-{000..009}.tar" (WebDataset),
+# "hf:folder?split=train" (datasets), "torchvision:CIFAR10?root=data&split=train".
 train = "net.py:train_data"
 test = "net.py:test_data"
 
@@ -53,7 +57,7 @@ test = "net.py:test_data"
 # labels = ["cat", "dog"]
 
 # How images become inputs, as in training: [height, width], and mean and standard deviation of each channel in [0, 1].
-# Needed for images in folders and zips; with it, the bundle takes images and not only arrays.
+# Needed for images, unless the model's library says so itself; with it, the bundle takes images and not only arrays.
 # image_size = [224, 224]
 # mean = [0.485, 0.456, 0.406]
 # std = [0.229, 0.224, 0.225]
@@ -186,11 +190,7 @@ class WorkloadConfig:
         >>> WorkloadConfig(model="m:f", train="m:f", test="m:f", folder=Path("/p")).resolved("net.py:model")
         '/p/net.py:model'
         """
-        target, separator, name = reference.rpartition(":") if _is_file_function(reference) else (reference, "", "")
-        is_module = ":" in reference and not separator
-        if is_module or Path(target).expanduser().is_absolute():
-            return reference
-        return f"{self.folder / Path(target).expanduser()}{separator}{name}"
+        return anchored(reference, self.folder)
 
 
 def read_config(path: Path, **overrides: Any) -> WorkloadConfig:
@@ -264,10 +264,6 @@ vocabulary, weights
             )
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
     return WorkloadConfig(**cast("Any", values), folder=folder)
-
-
-def _is_file_function(reference: str) -> bool:
-    return reference.rpartition(":")[0].endswith(".py")
 
 
 def _is_text(value: Any) -> bool:

@@ -1,61 +1,41 @@
-"""Data as users have them: a function, a folder or zip of images, an .npz file."""
+"""Data as users have them: a function, or a file or folder that `edgekit.data` reads."""
 
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from edgekit.data import DATA_RULE, Image, Text, read_source
 from edgekit.errors import DataError
-from edgekit.workload.batch import TARGET_KEYS
-from edgekit.workload.images import ImageFolder
 from edgekit.workload.references import load_callable
 
 ITERABLE_LIMIT = 100_000
-"""How many samples of an iterable data set are taken into memory."""
+"""How many samples of an iterable data set are taken into memory, at most."""
 
 
-class Arrays(Dataset[Any]):
-    """Samples out of named arrays of one length; items are (input or dict of inputs, target), or inputs alone.
+class Tensors(Dataset[Any]):
+    """A source in numpy as torch's loaders like it: arrays become tensors, everything else stays.
 
-    Floating-point inputs become float32, integers int64.
-
-    >>> data = Arrays({"x": np.zeros((3, 2)), "y": np.array([0, 1, 2])}, "memory")
-    >>> len(data), data[1][0].dtype, int(data[1][1])
-    (3, torch.float32, 1)
+    >>> Tensors([(np.zeros(2), 1)])[0]
+    (tensor([0., 0.], dtype=torch.float64), 1)
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
-        key = next((key for key in TARGET_KEYS if key in arrays and len(arrays) > 1), None)
-        self.inputs = {name: _tensor(array, where, name) for name, array in arrays.items() if name != key}
-        self.target = None if key is None else _tensor(arrays[key], where, key)
-        lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-        if not self.inputs or len(set(lengths.values())) != 1:
-            raise DataError(
-                f"the arrays have lengths {lengths}",
-                where=where,
-                rule="at least one input, and all arrays with one sample per row",
-                way_out="save with np.savez(path, x=inputs, y=labels)",
-            )
-        self._length = next(iter(lengths.values()))
-        if self.target is not None and self.target.ndim == 1 and not self.target.is_floating_point():
-            self.labels = self.target
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        for name in ("labels", "classes", "collate"):
+            if hasattr(source, name):
+                setattr(self, name, getattr(source, name))
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.source)
 
     def __getitem__(self, index: int) -> Any:
-        inputs: Any = {name: array[index] for name, array in self.inputs.items()}
-        if len(inputs) == 1:
-            inputs = next(iter(inputs.values()))
-        return inputs if self.target is None else (inputs, self.target[index])
+        return _as_tensors(self.source[index])
 
 
 class Samples(Dataset[Any]):
@@ -77,16 +57,20 @@ class Samples(Dataset[Any]):
 def load_data(
     reference: str,
     *,
-    image: Callable[[np.ndarray], np.ndarray] | None = None,
+    image: Image | None = None,
+    text: Text | None = None,
     limit: int = ITERABLE_LIMIT,
 ) -> Dataset[Any]:
     """The data that `reference` names.
 
     Args:
-        reference: a directory or zip with one folder of images per class, an `.npz` file (`x` and `y`, or several
-            inputs by name and `y`), or a function that returns a `Dataset` or a `DataLoader`.
+        reference: what `edgekit.data.read_source` reads (a directory or zip with one folder of images per class, an
+            `.npz` with `x` and `y`, or several inputs by name and `y`, a `.csv`, WebDataset shards, `hf:FOLDER`), a
+            data set of torchvision (`torchvision:CIFAR10?root=FOLDER`), or a function that returns a `Dataset` or a
+            `DataLoader`.
         image: makes float32 [1, channels, height, width] from RGB uint8 [height, width, 3]; needed for images.
-        limit: samples that are taken from a data set that can only be iterated.
+        text: makes inputs by name from a text; needed for texts.
+        limit: samples that a data set may have that can only be iterated.
 
     Returns:
         A map-style data set. Of a `DataLoader` its data set and its `collate_fn` are taken; batching and order are not.
@@ -95,14 +79,18 @@ def load_data(
         WorkloadError: the function is missing or raises.
         DataError: the file is missing, is none of these, or holds no samples.
     """
-    path = Path(reference).expanduser()
-    if path.suffix.lower() in (".npz", ".zip") or path.is_dir():
-        return _from_file(path, image)
+    if reference.startswith("torchvision:"):
+        from edgekit.workload.torchvision_data import from_torchvision
+
+        return from_torchvision(reference, image=image)
+    source = read_source(reference, image=image, text=text)
+    if source is not None:
+        return Tensors(source)
     if ":" not in reference:
         raise DataError(
             f"{reference!r} is no function and no such directory exists",
             where="data",
-            rule="a directory or zip of images, an .npz file, or path/to/file.py:function",
+            rule=DATA_RULE,
             way_out="check the path; it starts from the folder you are in",
         )
     return as_dataset(load_callable(reference)(), where=reference, limit=limit)
@@ -111,8 +99,11 @@ def load_data(
 def as_dataset(data: Any, *, where: str = "data", limit: int = ITERABLE_LIMIT) -> Dataset[Any]:
     """A map-style data set out of a `Dataset`, a `DataLoader`, a sequence, or something that can only be iterated.
 
+    The last is read once into memory: splits that hold out calibration data need samples by index, and the same ones
+    every time. A stream of more than `limit` samples is refused rather than cut off.
+
     Raises:
-        DataError: `data` is none of these.
+        DataError: `data` is none of these, or longer than `limit`.
 
     >>> len(as_dataset(iter([(torch.zeros(2), 0), (torch.ones(2), 1)])))
     2
@@ -127,7 +118,15 @@ def as_dataset(data: Any, *, where: str = "data", limit: int = ITERABLE_LIMIT) -
         return cast("Dataset[Any]", data)
     if not hasattr(data, "__iter__"):
         raise _no_data(data, where)
-    return cast("Dataset[Any]", list(itertools.islice(data, limit)))
+    read = list(itertools.islice(data, limit + 1))
+    if len(read) > limit:
+        raise DataError(
+            f"a {type(data).__name__} that can only be iterated, of more than {limit:,} samples",
+            where=where,
+            rule="samples by index (__len__ and __getitem__), since splits hold some out; a short stream is read once",
+            way_out="return itertools.islice(data, N), or name the files themselves: shards-{000..009}.tar, hf:FOLDER",
+        )
+    return cast("Dataset[Any]", read)
 
 
 def _no_data(data: Any, where: str) -> DataError:
@@ -139,39 +138,10 @@ def _no_data(data: Any, where: str) -> DataError:
     )
 
 
-def _from_file(path: Path, image: Callable[[np.ndarray], np.ndarray] | None) -> Dataset[Any]:
-    if not path.exists():
-        raise DataError(
-            "no such file", where=str(path), rule="an existing path", way_out="it starts from the folder you are in"
-        )
-    if path.suffix.lower() == ".npz":
-        return _from_npz(path)
-    if image is None:
-        raise DataError(
-            "images, but nothing says how the model takes them",
-            where=str(path),
-            rule="image_size, mean and std as in training",
-            way_out="set image_size, mean and std in edgekit.toml (--image-size, --mean, --std)",
-        )
-    return ImageFolder(path, image)
-
-
-def _from_npz(path: Path) -> Arrays:
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(
-            f"cannot read: {error}",
-            where=str(path),
-            rule="an .npz of plain numeric arrays (no Python objects)",
-            way_out="save with np.savez(path, x=inputs, y=labels)",
-        ) from error
-    return Arrays(arrays, str(path))
-
-
-def _tensor(array: np.ndarray, where: str, name: str) -> Tensor:
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{name!r} has dtype {array.dtype}", where=where, rule="floats, integers or booleans")
-    kind = np.float32 if array.dtype.kind == "f" else np.int64
-    return torch.from_numpy(np.ascontiguousarray(array.astype(kind, copy=False)))
+def _as_tensors(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return tuple(map(_as_tensors, item))
+    if isinstance(item, Mapping):
+        return {name: _as_tensors(value) for name, value in item.items()}
+    # torch warns of arrays that cannot be written to; numpy's single numbers are no arrays.
+    return torch.from_numpy(np.require(item, requirements="W")) if isinstance(item, np.ndarray | np.generic) else item

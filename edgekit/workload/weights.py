@@ -16,6 +16,10 @@ from edgekit.errors import WorkloadError
 
 SAFE = ".safetensors"
 TRUST = "--trust-pickle"
+NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+"""Under which training scripts keep the state dict in a checkpoint."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What wrappers (DistributedDataParallel, torch.compile, Lightning) put before each name."""
 
 
 def with_weights(factory: Callable[[], nn.Module], path: Path, trusted: Path | None = None) -> Callable[[], nn.Module]:
@@ -35,16 +39,7 @@ def with_weights(factory: Callable[[], nn.Module], path: Path, trusted: Path | N
         module = factory()
         if not isinstance(module, nn.Module):
             return module
-        try:
-            module.load_state_dict(weights(), strict=True)
-        except RuntimeError as error:
-            raise WorkloadError(
-                "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error),
-                where=str(path),
-                rule="a tensor for each parameter and buffer of the model, of its shape, and no others",
-                way_out="name the file that belongs to this model",
-            ) from error
-        return module
+        return fill(module, weights(), str(path))
 
     return make
 
@@ -56,7 +51,8 @@ def read_weights(path: Path, trusted: Path | None = None) -> dict[str, Tensor]:
     runs. There is no second try without that, unless `trusted` names this very file.
 
     Args:
-        path: the file; its tensors, or an entry `state_dict` with them.
+        path: the file; its tensors, or an entry such as `state_dict` with them. What wrappers put before names is
+            taken off.
         trusted: a file that may run any code while it is read, since you made it yourself. A whole module in it gives
             its `state_dict`.
 
@@ -68,8 +64,9 @@ def read_weights(path: Path, trusted: Path | None = None) -> dict[str, Tensor]:
     found = _safetensors(path) if path.suffix == SAFE else _saved(path, trusted)
     if isinstance(found, nn.Module):
         return found.state_dict()
-    inner = found.get("state_dict") if isinstance(found, Mapping) else None
-    found = inner if isinstance(inner, Mapping) else found
+    for key in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
@@ -79,7 +76,41 @@ def read_weights(path: Path, trusted: Path | None = None) -> dict[str, Tensor]:
             rule="a state dict, or an entry state_dict with one",
             way_out="torch.save(model.state_dict(), path), or better safetensors.torch.save_file(...)",
         )
-    return dict(found)
+    return _plain(dict(found))
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], path: str) -> nn.Module:
+    """`model` with these weights, all of them.
+
+    Raises:
+        WorkloadError: names or shapes differ; the message names the first.
+    """
+    own = model.state_dict()
+    missing, odd = [name for name in own if name not in weights], [name for name in weights if name not in own]
+    shaped = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if missing or odd or shaped:
+        first = (
+            f"{shaped[0]} is {list(weights[shaped[0]].shape)}, the model's is {list(own[shaped[0]].shape)}"
+            if shaped
+            else f"{missing[0]} is missing"
+            if missing
+            else f"{odd[0]} is not in the model"
+        )
+        more = len(missing) + len(odd) + len(shaped) - 1
+        raise WorkloadError(
+            first + (f", and {more} more" if more else ""),
+            where=path,
+            rule=f"the weights of this {type(model).__name__}",
+            way_out="name the network that the weights were trained in",
+        )
+    model.load_state_dict(weights)
+    return model
+
+
+def classes_in(weights: dict[str, Tensor], classifier: str) -> int | None:
+    """How many classes the weights have, by the rows of the layer `classifier`; None where there is no such layer."""
+    found = weights.get(f"{classifier}.weight")
+    return None if found is None else len(found)
 
 
 def _safetensors(path: Path) -> Any:
@@ -117,3 +148,10 @@ def _saved(path: Path, trusted: Path | None) -> Any:
             rule="a whole file that torch.save wrote, or .safetensors",
             way_out="save it again",
         ) from error
+
+
+def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights

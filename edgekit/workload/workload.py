@@ -13,24 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from edgekit.data import Text, as_image, as_text, preprocessing_of, relabelled
+from edgekit.data.labels import classes_of
 from edgekit.device.processing import (
     ImagePreprocessing,
     Postprocessing,
     Preprocessing,
     postprocessing_from,
-    preprocessing_from,
     vocabulary_file,
 )
-from edgekit.device.processing.geometry import Fit
 from edgekit.errors import DataError, WorkloadError
 from edgekit.tasks import Task, outputs_of
 from edgekit.workload.batch import Batch
 from edgekit.workload.config import TASKS, WorkloadConfig
 from edgekit.workload.loading import loader
+from edgekit.workload.models import ModelSource, is_library, load_model
 from edgekit.workload.references import load_callable
 from edgekit.workload.sources import load_data
 from edgekit.workload.splits import Splits, make_splits
-from edgekit.workload.weights import with_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Workload:
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     postprocessing: Postprocessing | None = None
-    processing_files: Mapping[str, Path] = field(default_factory=dict)
+    processing_files: Mapping[str, Path | bytes] = field(default_factory=dict)
     dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
@@ -105,17 +105,12 @@ def load_workload(config: WorkloadConfig) -> Workload:
         WorkloadError: a reference is wrong or its function raises, the model is none or its weights are not finite.
         DataError: the data are missing, too few, or do not fit the model or the task.
     """
-    preprocessing = _preprocessing(config)
+    source = source_of(config)
+    preprocessing = _preprocessing(config, source)
     postprocessing = (
         None if config.postprocessing is None else postprocessing_from(config.postprocessing, complete=False)
     )
-    image = preprocessing.apply if isinstance(preprocessing, ImagePreprocessing) else None
-
-    def data(reference: str) -> Dataset[Any]:
-        return load_data(config.resolved(reference), image=image)
-
-    train, test = data(config.train), data(config.test)
-    selection = None if config.selection is None else data(config.selection)
+    labels, (train, test, selection) = parts_of(config, source)
     sources = {"train": config.train, "test": config.test}
     if config.selection is not None:
         sources["selection"] = config.selection
@@ -133,17 +128,55 @@ def load_workload(config: WorkloadConfig) -> Workload:
     workload = Workload(
         name=config.name or _name(config.model),
         model_reference=config.model,
-        factory=_factory(config),
+        factory=source.factory,
         task=_task(config),
         splits=splits,
-        labels=config.labels or tuple(str(label) for label in getattr(train, "classes", ())),
+        labels=labels,
         preprocessing=preprocessing,
         postprocessing=postprocessing,
-        processing_files=_processing_files(config, preprocessing, postprocessing),
+        processing_files=_processing_files(config, source, preprocessing, postprocessing),
         dynamic=config.open_dimensions,
     )
     try_out(workload)
     return with_reference_targets(workload) if workload.task.target_is_reference else workload
+
+
+def source_of(config: WorkloadConfig) -> ModelSource:
+    """The model that `config` names, with what its library knows of it.
+
+    Raises:
+        WorkloadError: the function or the name does not exist, or a library is missing.
+    """
+    weights, trusted = (
+        None if given is None else Path(config.resolved(given)) for given in (config.weights, config.trust_pickle)
+    )
+    return load_model(config.resolved(config.model), weights=weights, trusted=trusted)
+
+
+def parts_of(config: WorkloadConfig, source: ModelSource) -> tuple[tuple[str, ...], tuple[Any, Any, Any]]:
+    """Names of the classes, and the training, test and selection data (or None) with their classes numbered so.
+
+    Names of the user's or of the model's own count where the data's are among them: a folder of images numbers its
+    classes by the alphabet, a model as it was trained. Else those of the training data count, and all data have to
+    follow.
+
+    Raises:
+        WorkloadError: a function is missing or raises.
+        DataError: data are missing or not what they seem, or have classes of their own.
+    """
+    image, text = as_image(_preprocessing(config, source)), _text(config, source)
+    places = {"train data": config.train, "test data": config.test, "selection data": config.selection}
+    parts = {
+        place: load_data(config.resolved(reference), image=image, text=text)
+        for place, reference in places.items()
+        if reference is not None
+    }
+    own = classes_of(parts["train data"])
+    named = (names for names in (config.labels, source.labels) if names and set(own) <= set(names))
+    known = next(named, own)
+    numbered = {place: relabelled(part, known, place) for place, part in parts.items()}
+    labels = config.labels or (tuple(known) if own else source.labels)
+    return labels, (numbered["train data"], numbered["test data"], numbered.get("selection data"))
 
 
 def try_out(workload: Workload) -> None:
@@ -263,14 +296,6 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _factory(config: WorkloadConfig) -> Callable[[], nn.Module]:
-    factory = load_callable(config.resolved(config.model))
-    if config.weights is None:
-        return factory
-    trusted = None if config.trust_pickle is None else Path(config.resolved(config.trust_pickle))
-    return with_weights(factory, Path(config.resolved(config.weights)), trusted)
-
-
 def _task(config: WorkloadConfig) -> Task:
     if config.task in TASKS:
         return TASKS[config.task]()
@@ -285,31 +310,45 @@ def _task(config: WorkloadConfig) -> Task:
     return made
 
 
-def _preprocessing(config: WorkloadConfig) -> Preprocessing | None:
-    if config.preprocessing is not None:
-        return preprocessing_from(config.preprocessing, complete=False)
-    if config.image_size is None:
-        return None
-    mean, std = config.mean or (0.0, 0.0, 0.0), config.std or (1.0, 1.0, 1.0)
-    fit: Fit = "stretch" if config.shorter_side is None else "resize-crop"
-    return ImagePreprocessing(size=config.image_size, fit=fit, shorter_side=config.shorter_side, mean=mean, std=std)
+def _preprocessing(config: WorkloadConfig, source: ModelSource) -> Preprocessing | None:
+    return preprocessing_of(
+        source.preprocessing,
+        given=config.preprocessing,
+        size=config.image_size,
+        shorter_side=config.shorter_side,
+        mean=config.mean,
+        std=config.std,
+    )
 
 
-def _processing_files(config: WorkloadConfig, *processing: Preprocessing | Postprocessing | None) -> dict[str, Path]:
+def _text(config: WorkloadConfig, source: ModelSource) -> Text | None:
+    """What reads texts: the user's own preprocessing, or the tokenizer of the model's library."""
+    vocabulary = None if config.vocabulary is None else Path(config.resolved(config.vocabulary))
+    own = None if config.preprocessing is None else _preprocessing(config, source)
+    return source.text if own is None else as_text(own, vocabulary)
+
+
+def _processing_files(
+    config: WorkloadConfig, source: ModelSource, *processing: Preprocessing | Postprocessing | None
+) -> dict[str, Path | bytes]:
     listed = vocabulary_file(*processing)
-    if (listed is None) != (config.vocabulary is None):
+    given = None if config.vocabulary is None else Path(config.resolved(config.vocabulary))
+    found = given or source.vocabulary
+    if (listed is None and given is not None) or (listed is not None and found is None):
         raise WorkloadError(
-            "no vocabulary" if config.vocabulary is None else f"vocabulary is {config.vocabulary!r}",
+            "no vocabulary" if given is None else f"vocabulary is {config.vocabulary!r}",
             where="vocabulary",
             rule="a file with one token a line, for the kinds wordpiece and text, and only for these",
-            way_out="name it with --vocabulary (or vocabulary in edgekit.toml)"
-            if config.vocabulary is None
-            else "leave it out",
+            way_out="name it with --vocabulary (or vocabulary in edgekit.toml)" if given is None else "leave it out",
         )
-    return {} if listed is None or config.vocabulary is None else {listed: Path(config.resolved(config.vocabulary))}
+    return {} if listed is None or found is None else {listed: found}
 
 
 def _name(reference: str) -> str:
-    target, _, function = reference.rpartition(":")
+    if is_library(reference):
+        text = Path(reference.partition("?")[0].partition(":")[2]).name
+    else:
+        target, _, function = reference.rpartition(":")
+        text = f"{Path(target).stem}-{function}"
     # What a bundle takes for a name.
-    return re.sub(r"[^A-Za-z0-9_]+", "-", f"{Path(target).stem}-{function}").lstrip("_-")[:64] or "model"
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("_-")[:64] or "model"

@@ -124,3 +124,14 @@ def test_brackets_in_a_name_are_printed_as_they_are(done, make_onnx, tmp_path, m
     make_onnx(path, "x")
     assert done("inspect", name).out.startswith(f"{name}\n")
     assert path.stem in done("bench", name, "--time", "0.1s", "--starts", "1").out
+
+
+def test_a_torchvision_of_another_torch_is_no_defect(edgekit, monkeypatch):
+    def failing(_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("edgekit.cli._run", lambda *_, **__: failing(None))
+    answer = edgekit("doctor")
+    assert answer.code == 4
+    assert "cannot import torchvision: operator torchvision::nms does not exist" in answer.err
+    assert "pip uninstall torchvision" in answer.err

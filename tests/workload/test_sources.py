@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 
 import numpy as np
@@ -122,11 +123,17 @@ def test_what_a_function_may_return():
     data = TensorDataset(torch.arange(4.0)[:, None], torch.arange(4))
     assert as_dataset(data) is data
     assert as_dataset(DataLoader(data, batch_size=2, shuffle=True)) is data
-    assert len(as_dataset(Endless(), limit=7)) == 7
-    assert as_dataset(DataLoader(Endless(), batch_size=2), limit=3)[2][1] == 2
+    assert as_dataset(itertools.islice(Endless(), 7), limit=7)[6][1] == 6
     for wrong in ({"a": 1}, "text", 5):
         with pytest.raises(DataError, match=f"got a {type(wrong).__name__}"):
             as_dataset(wrong)
+
+
+def test_a_stream_is_read_once_or_refused():
+    for stream in (Endless(), DataLoader(Endless(), batch_size=2)):
+        with pytest.raises(DataError, match="of more than 3 samples") as caught:
+            as_dataset(stream, limit=3)
+        assert "itertools.islice" in caught.value.way_out
 
 
 def pad(items):

@@ -130,7 +130,7 @@ def test_images_go_through_the_preprocessing_that_the_bundle_records(config, tmp
     )
     assert workload.labels == ("class0", "class1")
     data = workload.splits.test
-    path = data.dataset.path / data.dataset.names[data.indices[0]]
+    path = data.dataset.source.path / data.dataset.source.names[data.indices[0]]
     assert np.array_equal(workload.preprocessing.apply(path)[0], data[0][0].numpy())
 
 

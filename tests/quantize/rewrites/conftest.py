@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from edgekit.export.onnx_file import spec_of
+from edgekit.export import spec_of
 from edgekit.quantize import quantize, rewrites
 
 

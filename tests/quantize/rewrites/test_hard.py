@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from edgekit.export.onnx_file import spec_of
+from edgekit.export import spec_of
 from edgekit.quantize import quantize, rewrites
 from edgekit.quantize.rewrites.layers import layer_before
 

@@ -10,9 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from edgekit.errors import DataError
 
@@ -21,8 +18,8 @@ MAX_FILE_BYTES = 200_000_000
 LAYOUT = "one folder per class: cat/1.jpg, dog/7.png, ..., in a directory or a zip"
 
 
-class ImageFolder(Dataset[tuple[Tensor, int]]):
-    """Images in one folder per class; items are (float32 [channels, height, width], class index).
+class ImageFolder:
+    """Images in one folder per class; items are (float32 array [channels, height, width], class index).
 
     Classes are numbered in sorted order. Folders that hold everything else, as archives often have, are skipped. A zip
     is opened once in every process that reads from it.
@@ -37,7 +34,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, path: Path, prepare: Callable[[np.ndarray], np.ndarray]) -> None:
         self.path, self.prepare = path, prepare
-        names = sorted(name for name in _names(path) if _is_image(name))
+        names = sorted(name for name in _names(path) if is_image(name))
         if not names:
             raise DataError("no images", where=str(path), rule=LAYOUT, way_out=f"supported are {' '.join(SUFFIXES)}")
         parts = _below_common_folder([PurePosixPath(name).parts for name in names])
@@ -55,8 +52,8 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.prepare(self.decode(index))[0]), self.labels[index]
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self.prepare(self.decode(index))[0], self.labels[index]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_zips": {}}
@@ -67,24 +64,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         Raises:
             DataError: the file is no image, or damaged.
         """
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(io.BytesIO(self._read(self.names[index]))) as image:
-                return np.asarray(image.convert("RGB"))
-        except (
-            OSError,
-            SyntaxError,
-            UnidentifiedImageError,
-            zipfile.BadZipFile,
-            Image.DecompressionBombError,
-        ) as error:
-            raise DataError(
-                f"cannot decode {self.names[index]}: {error}",
-                where=str(self.path),
-                rule="every file with an image's suffix is an image",
-                way_out="remove or replace the file",
-            ) from error
+        return decoded(self._read(self.names[index]), self.names[index], str(self.path))
 
     def _read(self, name: str) -> bytes:
         if self.path.is_dir():
@@ -97,7 +77,49 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         size = archive.getinfo(name).file_size
         if size > MAX_FILE_BYTES:
             raise DataError(f"{name} unpacks to {size} bytes", where=str(self.path), rule=f"at most {MAX_FILE_BYTES}")
-        return archive.read(name)
+        try:
+            return archive.read(name)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"cannot read {name}: {error}",
+                where=str(self.path),
+                rule="a whole zip",
+                way_out="check that the download is whole",
+            ) from error
+
+
+def decoded(content: bytes, name: str, where: str) -> np.ndarray:
+    """The bytes of an image file as RGB uint8 [height, width, 3]; `name` and `where` say which, if it is none.
+
+    Raises:
+        DataError: Pillow is missing, or the file is no image, or damaged.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise DataError(
+            "images need Pillow, which is not installed",
+            where=where,
+            rule="arrays (.npz) need numpy only",
+            way_out="pip install 'edgekit[image]'",
+        ) from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"cannot decode {name}: {error}",
+            where=where,
+            rule="every file with an image's suffix is an image",
+            way_out="remove or replace the file",
+        ) from error
+
+
+def is_image(name: str) -> bool:
+    """Whether a name has an image's suffix and nothing hides it."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _names(path: Path) -> list[str]:
@@ -110,12 +132,6 @@ def _names(path: Path) -> list[str]:
         raise DataError(
             f"cannot open: {error}", where=str(path), rule=LAYOUT, way_out="check that the download is whole"
         ) from error
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _below_common_folder(parts: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
