@@ -204,4 +204,4 @@ def test_wrong_spellings(transformers, tmp_path, text_model):
     assert "classification" in caught.value.rule
     with pytest.raises(WorkloadError, match="weights for hf:") as caught:
         load_model(f"hf:{text_model}", weights=text_model / "x.safetensors")
-    assert caught.value.way_out == "hf:PATH has its weights in its folder"
+    assert caught.value.way_out == "it has its weights in its folder"
