@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edgekit.distill import is_fixed
+from edgekit.distill import is_fixed, reestimate_batchnorm
 from edgekit.errors import DataError, TrainingError
 from edgekit.progress import Progress, Step, silent
 from edgekit.store import Store, code_digest, write_atomic, write_json
@@ -35,6 +35,8 @@ EARLY_SHARE = 0.5
 """Of the epochs (and the time) of a gradual unfreezing, this share goes to all phases before the last one."""
 LEAST_S = 0.1
 """Left for a phase for which there is no time any more."""
+NORM_BATCH, NORM_SAMPLES = 128, 1024
+"""For the statistics of BatchNorm."""
 PHASE = "phase.json"
 
 
@@ -51,10 +53,11 @@ def finetune(
 ) -> Finetuned:
     """Teach the network of `workload` the classes of its data.
 
-    A new head takes the place of the old one. It begins as the best linear layer for what the body gives (a linear
-    probe, on features that are computed once), then the body is trained, its stages at rates that fall towards the
-    input. Phases end early where the selection split says so; the best weights by that split are kept, those from
-    before a phase too. The test split is scored once, at the end.
+    A new head takes the place of the old one, and BatchNorm of what will be trained gets the statistics of the new data
+    (Y. Li et al., *Adaptive Batch Normalization*, 2018). The head begins as the best linear layer for what the body
+    gives (a linear probe, on features that are computed once), then the body is trained, its stages at rates that fall
+    towards the input. Phases end early where the selection split says so; the best weights by that split are kept,
+    those from before a phase too. The test split is scored once, at the end.
 
     Everything is kept below `out`; the same call goes on where it was interrupted, with the same result.
 
@@ -145,6 +148,7 @@ class _Run:
                 rule=f"at most {len(self.stages)}, since the stages are {names}",
                 way_out="method='probe' trains the head alone",
             )
+        self.network = self._settled(self.network)
         self.identity = {
             "code": code_digest(),
             "config": config.to_dict(),
@@ -217,6 +221,26 @@ class _Run:
                 way_out="let a new head take its place: without --keep-head",
             )
         return head, copy.deepcopy(start)
+
+    def _settled(self, network: nn.Module) -> nn.Module:
+        """BatchNorm of all that will be trained, with the statistics of the new data.
+
+        Training normalizes by these. A head that was fitted to features under the old ones would be far off at once,
+        and its gradients would spoil the body.
+        """
+        if self.config.method == "probe":
+            return network
+        frozen = {name.rpartition(".")[0] for stage in self.stages[: self.config.freeze] for name in stage.parameters}
+        batches = loader(
+            self.train,
+            NORM_BATCH,
+            model=network,
+            shuffle=True,
+            seed=self.config.seed,
+            limit=NORM_SAMPLES,
+            drop_last=True,
+        )
+        return reestimate_batchnorm(network, batches, chosen=lambda name: name not in frozen).train(network.training)
 
     # Phases
 
