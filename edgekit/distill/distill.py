@@ -168,6 +168,7 @@ def distill(
         config.fit,
         checkpoint=checkpoint,
         evaluate=evaluate,
+        about={**config.to_dict(), "fit": None, "teacher_weights": list(teacher_weights)},
         progress=progress,
         deadline_s=deadline_s,
         fabric=fabric,

@@ -54,6 +54,7 @@ def fit(
     checkpoint: Path | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     rates: Mapping[str, float] | None = None,
+    about: Mapping[str, Any] | None = None,
     progress: Progress = silent,
     deadline_s: float | None = None,
     fabric: Fabric | None = None,
@@ -80,6 +81,8 @@ def fit(
         evaluate: called after every `config.evaluate_every` epochs with the model in eval mode on the training's
             device; larger is better.
         rates: factors on the learning rate by parameter name; 1 for what is not named.
+        about: what else makes this training the one that it is, such as the settings of `objective`, JSON-ready; a
+            checkpoint that was written with anything else is refused.
         progress: ticks about four times a second with loss, learning rate and images/s.
         deadline_s: seconds for the whole training, over all processes that work on it. The first steps are timed,
             then the schedule is stretched over as many steps as fit (`config.epochs` is the most).
@@ -118,6 +121,7 @@ def fit(
             checkpoint=checkpoint,
             evaluate=evaluate,
             rates=rates or {},
+            about=about or {},
             progress=progress,
             deadline_s=deadline_s,
             fabric=fabric,
@@ -139,6 +143,7 @@ class _Training:
         checkpoint: Path | None,
         evaluate: Callable[[nn.Module], float] | None,
         rates: Mapping[str, float],
+        about: Mapping[str, Any],
         progress: Progress,
         deadline_s: float | None,
         fabric: Fabric | None,
@@ -155,6 +160,7 @@ class _Training:
                 "initial": digest_of(model),
                 "trained": sorted(name for name, value in model.named_parameters() if value.requires_grad),
                 "rates": dict(rates),
+                "about": dict(about),
             }
         )
         saved = read_checkpoint(checkpoint, self.identity)
