@@ -21,7 +21,7 @@ LAYERS = (
     ("device",),
     ("data", "workload", "tasks", "training"),
     ("prune", "distill", "export", "quantize", "profiling"),
-    ("validate", "bench", "explain", "search", "bundle", "report", "inspection"),
+    ("validate", "bench", "explain", "search", "bundle", "report", "inspection", "transfer"),
     ("compress", "demo"),
     ("cli", "__main__"),
 )

@@ -12,6 +12,7 @@ from edgekit.cli import (
     benching,
     bundles,
     compressing,
+    distilling,
     explaining,
     inspecting,
     machine,
@@ -20,7 +21,11 @@ from edgekit.cli import (
     reporting,
     searching,
     stages,
+<<<<<<< HEAD
     verifying,
+=======
+    transferring,
+>>>>>>> h-transfer
 )
 from edgekit.cli.options import takes_workload
 
@@ -41,7 +46,8 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
     "Search": (takes_workload(searching.search), searching.worker),
     "One stage at a time": (
         takes_workload(stages.prune),
-        takes_workload(stages.distill),
+        takes_workload(distilling.distill),
+        takes_workload(transferring.finetune),
         takes_workload(stages.export),
         takes_workload(quantizing.quantize, files="train"),
     ),

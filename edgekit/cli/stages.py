@@ -1,4 +1,4 @@
-"""`edgekit prune`, `distill` and `export`: one stage at a time, from what the last one wrote."""
+"""`edgekit prune` and `export`: one stage at a time, from what the last one wrote."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import typer
 
 from edgekit.cli import show
 from edgekit.cli.options import HOW, AsJson, Importance
-from edgekit.store import write_json, writing
-from edgekit.units import format_bytes, format_count, parse_duration_s
+from edgekit.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +81,7 @@ def prune(
         proof = room.prune(model, example, plan).proof
         if not json:
             show.out.print(f"{plan}\nproof: {proof}", markup=False)
-        _say_model(workload, rebuilt, f"replayed {replay}", json=json, plan=plan.to_dict(), proof=proof.to_dict())
+        say_model(workload, rebuilt, f"replayed {replay}", json=json, plan=plan.to_dict(), proof=proof.to_dict())
         return
     with show.ticking("pruning", 3 if dry_run else 4, quiet=json) as tick:
         coupling = room.analyse(model, example)
@@ -114,63 +113,7 @@ def prune(
     if not json:
         show.out.print(str(plan), markup=False)
         show.out.print(f"proof: {pruned.proof}", markup=False)
-    _say_model(workload, pruned.model, f"wrote {out}", json=json, plan=plan.to_dict(), proof=pruned.proof.to_dict())
-
-
-def distill(
-    config: WorkloadConfig,
-    pruned: Annotated[Path, typer.Option("--pruned", help="Folder that `edgekit prune` wrote: the student.")],
-    epochs: Annotated[float, typer.Option(help="Passes over the training data.")] = 8.0,
-    time: Annotated[str | None, typer.Option(help="Stop in time: 90s, 15m. The schedule is fitted into it.")] = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=HOW)] = 0.06,
-    batch_size: Annotated[int, typer.Option(help="Samples a step.", rich_help_panel=HOW)] = 128,
-    temperature: Annotated[float, typer.Option(help="Softens teacher and student.", rich_help_panel=HOW)] = 4.0,
-    hard: Annotated[float, typer.Option(help="Weight of the loss on the labels.", rich_help_panel=HOW)] = 0.3,
-    soft: Annotated[float, typer.Option(help="Weight of the divergence from the teacher.", rich_help_panel=HOW)] = 0.7,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for plan and recovered weights.")] = Path(
-        "distilled"
-    ),
-    json: AsJson = False,
-) -> None:
-    """Bring a pruned model's accuracy back, with the uncompressed model as its teacher.
-
-    Killed and started again, it goes on from its checkpoint.
-
-    Example: edgekit distill net.py:model --train net.py:train_data --test net.py:test_data --pruned pruned
-    """
-    from edgekit import prune as room
-    from edgekit.distill import DistillConfig, reestimate_batchnorm
-    from edgekit.distill import distill as recover
-    from edgekit.training import FitConfig
-    from edgekit.workload import load_workload, loader
-
-    workload = load_workload(config)
-    teacher = workload.model()
-    plan = room.load_plan(pruned)
-    student = room.replay(workload.factory, pruned)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)  # What cannot be written is found before the training.
-    batches = list(loader(workload.splits.calibration, 64, model=student, limit=IMPORTANCE_SAMPLES))
-    with show.progress(quiet=json) as progress:
-        result = recover(
-            reestimate_batchnorm(student, batches),
-            teacher,
-            workload.splits.train,
-            workload.task,
-            DistillConfig(
-                fit=FitConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=config.seed),
-                temperature=temperature,
-                hard=hard,
-                soft=soft,
-            ),
-            checkpoint=out.with_name(f".{out.name}.checkpoint"),
-            deadline_s=None if time is None else parse_duration_s(time, "--time"),
-            progress=progress,
-        )
-    room.save(out, plan, result.model)
-    write_json(out / "fit.json", result.to_dict())
-    out.with_name(f".{out.name}.checkpoint").unlink(missing_ok=True)
-    _say_model(workload, result.model, f"wrote {out}", json=json, fit=result.to_dict())
+    say_model(workload, pruned.model, f"wrote {out}", json=json, plan=plan.to_dict(), proof=pruned.proof.to_dict())
 
 
 def export(
@@ -227,7 +170,8 @@ def _model(workload: Workload, pruned: Path | None) -> nn.Module:
     return replay(workload.factory, pruned)
 
 
-def _say_model(workload: Workload, model: nn.Module, title: str, *, json: bool, **more: Any) -> None:
+def say_model(workload: Workload, model: nn.Module, title: str, *, json: bool, **more: Any) -> None:
+    """How many parameters and MACs there were and are, and with --json what else there is to say."""
     from edgekit.export import mac_count, parameter_count
 
     before, example = workload.model(), workload.example(1)

@@ -1,4 +1,4 @@
-"""Distillation: a compressed model learns from the uncompressed one.
+"""Distillation: a compressed model, or any other, learns from one or several teachers.
 
 >>> from edgekit.distill import DistillConfig
 >>> from edgekit.training import FitConfig
@@ -7,6 +7,29 @@
 """
 
 from edgekit.distill.batchnorm import reestimate_batchnorm, with_batch_statistics
-from edgekit.distill.distill import DistillConfig, distill, distillation_objective
+from edgekit.distill.distill import DistillConfig, distill, distillation_objective, with_layers
+from edgekit.distill.layers import Match, matched
+from edgekit.distill.losses import decoupled, mixed, standardized, target_and_rest
+from edgekit.distill.teachers import Remembering, Teacher, Unlabelled, is_fixed
+from edgekit.distill.tracing import Call, traced
 
-__all__ = ["DistillConfig", "distill", "distillation_objective", "reestimate_batchnorm", "with_batch_statistics"]
+__all__ = [
+    "Call",
+    "DistillConfig",
+    "Match",
+    "Remembering",
+    "Teacher",
+    "Unlabelled",
+    "decoupled",
+    "distill",
+    "distillation_objective",
+    "is_fixed",
+    "matched",
+    "mixed",
+    "reestimate_batchnorm",
+    "standardized",
+    "target_and_rest",
+    "traced",
+    "with_batch_statistics",
+    "with_layers",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from edgekit.errors import DataError
 from edgekit.workload import Batch
 
 
-def reestimate_batchnorm(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
+def reestimate_batchnorm(
+    model: nn.Module, batches: Iterable[Batch], *, chosen: Callable[[str], bool] = lambda _name: True
+) -> nn.Module:
     """A copy of `model` whose BatchNorm means and variances are those of `batches`.
 
     Pruning changes what a BatchNorm layer sees; its old statistics then cost more accuracy than the missing channels.
@@ -23,6 +25,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Batch]) -> nn.Modul
     Args:
         model: left as it is; returned as a plain copy where it has no BatchNorm with running statistics.
         batches: of equal size, some hundreds of samples in all.
+        chosen: which layers, by name; the others normalize by the statistics that they have.
 
     Raises:
         DataError: there is no batch.
@@ -31,12 +34,13 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Batch]) -> nn.Modul
     >>> norm.running_mean.item(), norm.running_var.item()
     (2.0, 2.0)
     """
-    fresh = with_batch_statistics(model)
-    norms = _norms(fresh)
+    fresh = copy.deepcopy(model).eval()
+    norms = [norm for name, norm in _norms(fresh).items() if chosen(name)]
     if not norms:
         return fresh
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
+        norm.train()
         norm.reset_running_stats()
         norm.momentum = None
     count = 0
@@ -61,10 +65,10 @@ def with_batch_statistics(model: nn.Module) -> nn.Module:
     [[-1.0], [1.0]]
     """
     twin = copy.deepcopy(model).eval()
-    for norm in _norms(twin):
+    for norm in _norms(twin).values():
         norm.train()
     return twin
 
 
-def _norms(model: nn.Module) -> list[_BatchNorm]:
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+def _norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}

@@ -108,11 +108,27 @@ def in_layout(model: nn.Module, *, channels_last: bool) -> nn.Module:
     return model.to(memory_format=layout)  # type: ignore[call-overload,no-any-return] # torch's stub lacks this form
 
 
+def into_training(model: nn.Module) -> nn.Module:
+    """`model` itself in training mode, but for modules all of whose parameters are frozen: those are in evaluation.
+
+    >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    >>> _ = model[0].requires_grad_(False)
+    >>> [module.training for module in into_training(model)]
+    [False, True]
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+    return model
+
+
 class _Trial:
     def __init__(
         self, model: nn.Module, objective: Objective, device: torch.device, *, precision: str, channels_last: bool
     ) -> None:
-        self.model = in_layout(copy.deepcopy(model).to(device), channels_last=channels_last).train()
+        self.model = into_training(in_layout(copy.deepcopy(model).to(device), channels_last=channels_last))
         self.format = torch.channels_last if channels_last else None
         self.precision, self.objective, self.device = precision, objective, device
         self.finite = True

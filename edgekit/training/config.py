@@ -30,6 +30,8 @@ class FitConfig:
         workers: processes that load data ahead, or `auto`, by measurement. The result does not depend on it.
         clip_norm: largest norm of the gradient, or None.
         keep: return the `last` weights, or the `best` by `evaluate`.
+        evaluate_every: epochs between evaluations; the last epoch has one in any case.
+        patience: end early after so many evaluations in a row without a better one than before; None never does.
         checkpoint_every_s: seconds between checkpoints inside an epoch.
 
     Raises:
@@ -52,10 +54,12 @@ class FitConfig:
     workers: int | Literal["auto"] = "auto"
     clip_norm: float | None = None
     keep: Literal["last", "best"] = "last"
+    evaluate_every: int = 1
+    patience: int | None = None
     checkpoint_every_s: float = 30.0
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "learning_rate", "batch_size", "checkpoint_every_s")
+        positive = ("epochs", "learning_rate", "batch_size", "evaluate_every", "checkpoint_every_s")
         for name in (*positive, "weight_decay", "momentum", "seed"):
             value = getattr(self, name)
             if not (math.isfinite(value) and (value > 0 if name in positive else value >= 0)):
@@ -75,6 +79,8 @@ class FitConfig:
                 raise _wrong(name, getattr(self, name), f"one of {', '.join(map(str, values))}", near)
         if self.workers != "auto" and self.workers < 0:
             raise _wrong("workers", self.workers, '"auto" or a number from 0 up')
+        if self.patience is not None and self.patience < 1:
+            raise _wrong("patience", self.patience, "a number from 1 up or None")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise _wrong("clip_norm", self.clip_norm, "a positive number or None")
 

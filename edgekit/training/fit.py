@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from edgekit.errors import TrainingError
 from edgekit.progress import Progress, Step, silent
 from edgekit.training.checkpoint import identity_of, read_checkpoint, write_checkpoint
-from edgekit.training.choice import Choice, Objective, choose, in_layout
+from edgekit.training.choice import Choice, Objective, choose, in_layout, into_training
 from edgekit.training.config import FitConfig, FitResult, Passed
 from edgekit.training.memory import reused_memory
 from edgekit.training.ranks import fabric_for, precision_of
@@ -53,6 +53,8 @@ def fit(
     *,
     checkpoint: Path | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
+    rates: Mapping[str, float] | None = None,
+    about: Mapping[str, Any] | None = None,
     progress: Progress = silent,
     deadline_s: float | None = None,
     fabric: Fabric | None = None,
@@ -64,6 +66,9 @@ def fit(
     its checkpoint when the same call is made again, and ends with the same weights as one that was never interrupted
     (bit for bit in fp32 on the CPU with the same number of threads).
 
+    Parameters that require no gradient stay as they are, and modules that have no others stay in evaluation: their
+    BatchNorm statistics do not move, their dropout is off.
+
     Started by torchrun it runs on all ranks: each computes its share of every batch, gradients are averaged, rank 0
     alone writes, and all ranks return the same weights.
 
@@ -73,7 +78,11 @@ def fit(
         objective: (model, batch) to a scalar loss, the mean over the batch; it calls the model it is given, once.
         config: the settings.
         checkpoint: file to write every epoch and every `config.checkpoint_every_s`, and to go on from.
-        evaluate: called after every epoch with the model in eval mode on the training's device; larger is better.
+        evaluate: called after every `config.evaluate_every` epochs with the model in eval mode on the training's
+            device; larger is better.
+        rates: factors on the learning rate by parameter name; 1 for what is not named.
+        about: what else makes this training the one that it is, such as the settings of `objective`, JSON-ready; a
+            checkpoint that was written with anything else is refused.
         progress: ticks about four times a second with loss, learning rate and images/s.
         deadline_s: seconds for the whole training, over all processes that work on it. The first steps are timed,
             then the schedule is stretched over as many steps as fit (`config.epochs` is the most).
@@ -97,6 +106,10 @@ def fit(
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError("no parameter requires a gradient", where="model", rule="something to train")
+    if config.patience is not None and evaluate is None:
+        raise TrainingError(
+            f"patience is {config.patience}", where="FitConfig", rule="only with `evaluate`, which says what is better"
+        )
     if deadline_s is not None and not deadline_s > 0:
         raise TrainingError(f"deadline_s is {deadline_s!r}", where="fit", rule="a positive number of seconds")
     with isolated(derive(config.seed, 2)), reused_memory():
@@ -107,6 +120,8 @@ def fit(
             config,
             checkpoint=checkpoint,
             evaluate=evaluate,
+            rates=rates or {},
+            about=about or {},
             progress=progress,
             deadline_s=deadline_s,
             fabric=fabric,
@@ -127,6 +142,8 @@ class _Training:
         *,
         checkpoint: Path | None,
         evaluate: Callable[[nn.Module], float] | None,
+        rates: Mapping[str, float],
+        about: Mapping[str, Any],
         progress: Progress,
         deadline_s: float | None,
         fabric: Fabric | None,
@@ -134,12 +151,16 @@ class _Training:
     ) -> None:
         self.objective, self.config, self.path = objective, config, checkpoint
         self.evaluate, self.progress, self.deadline_s, self.clock = evaluate, progress, deadline_s, clock
+        self.rates = rates
         self.begin = clock()
         self.identity = identity_of(
             {
                 "config": {k: v for k, v in config.to_dict().items() if k not in ("workers", "checkpoint_every_s")},
                 "samples": size_of(train),
                 "initial": digest_of(model),
+                "trained": sorted(name for name, value in model.named_parameters() if value.requires_grad),
+                "rates": dict(rates),
+                "about": dict(about),
             }
         )
         saved = read_checkpoint(checkpoint, self.identity)
@@ -195,7 +216,7 @@ class _Training:
     def _loop(self, batches: Generator[Batch], first: int, loop_begin: float) -> None:
         ticked = saved = loop_begin
         ticked_step = self.step
-        while self.step < self.pace.steps:
+        while self.step < self.pace.steps and not self._out_of_patience():
             rate = learning_rate(self.config.schedule, self.config.learning_rate, self.pace.progress(self.step))
             self._advance(next(batches), rate)
             now = self.clock()
@@ -217,7 +238,7 @@ class _Training:
 
     def _advance(self, batch: Batch, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         batch = batch.to(device=self.fabric.device, memory_format=self.format)
         with self.fabric.autocast():
             loss = self.objective(self.model, batch)
@@ -261,16 +282,17 @@ class _Training:
     def _end_epoch(self, rate: float) -> None:
         self._collect()
         metric = None
-        if self.evaluate is not None:
+        epoch = -(-self.step // len(self.stream))
+        if self.evaluate is not None and (epoch % self.config.evaluate_every == 0 or self.step == self.pace.steps):
             bare = self.model.module.eval()
             with isolated(derive(self.config.seed, 3)), torch.no_grad():
                 metric = float(self.fabric.broadcast(self.evaluate(bare) if self.fabric.is_global_zero else 0.0))
-            bare.train()
+            into_training(bare)
             if self.best is None or metric > self.best[0]:
                 self.best = (metric, _on_cpu(self.model.state_dict()))
         self.history.append(
             Passed(
-                epoch=-(-self.step // len(self.stream)),
+                epoch=epoch,
                 step=self.step,
                 loss=sum(self.losses) / max(len(self.losses), 1),
                 learning_rate=rate,
@@ -279,6 +301,12 @@ class _Training:
             )
         )
         self.losses.clear()
+
+    def _out_of_patience(self) -> bool:
+        metrics = [entry.metric for entry in self.history if entry.metric is not None]
+        if self.config.patience is None or not metrics:
+            return False
+        return len(metrics) - 1 - metrics.index(max(metrics)) >= self.config.patience
 
     def _finished(self) -> nn.Module:
         best = self.config.keep == "best" and self.best is not None
@@ -302,6 +330,7 @@ class _Training:
                     self.config,
                     self.fabric.device,
                     precision=None if given is None else precision_of(given),
+                    clock=self.clock,
                 )
         chosen = self.fabric.broadcast(choice)
         assert chosen is not None
@@ -309,8 +338,8 @@ class _Training:
 
     def _prepare(self, model: nn.Module) -> None:
         self.blank = copy.deepcopy(model).cpu()
-        model = in_layout(model, channels_last=self.choice.channels_last).to(self.fabric.device).train()
-        optimizer = _optimizer(model, self.config, self.fabric.device)
+        model = into_training(in_layout(model, channels_last=self.choice.channels_last).to(self.fabric.device))
+        optimizer = _optimizer(model, self.config, self.fabric.device, self.rates)
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
 
     def _elapsed_s(self) -> float:
@@ -347,14 +376,18 @@ class _Training:
         restore_generators(saved["generators"])
 
 
-def _optimizer(model: nn.Module, config: FitConfig, device: torch.device) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _optimizer(
+    model: nn.Module, config: FitConfig, device: torch.device, rates: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    together: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            # Normalization layers and biases: decay would pull scales to 0 without regularizing anything.
+            together.setdefault((parameter.ndim <= 1, rates.get(name, 1.0)), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        # Normalization layers and biases: decay would pull scales to 0 without regularizing anything.
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": 0.0 if bare else config.weight_decay, "factor": factor}
+        for (bare, factor), parameters in sorted(together.items(), key=lambda entry: entry[0])
     ]
-    groups = [group for group in groups if group["params"]]
     fused = device.type in ("cpu", "cuda")
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)

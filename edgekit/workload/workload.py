@@ -96,10 +96,11 @@ class Workload:
         return next(iter(loader(self.splits.calibration, n, model=self.model(), seed=self.splits.seed)))
 
 
-def load_workload(config: WorkloadConfig) -> Workload:
+def load_workload(config: WorkloadConfig, *, tried: bool = True) -> Workload:
     """Load what `config` names: the model's factory, the data, the task.
 
-    The model is made once and tried on a batch of each, so that what does not fit together is found here.
+    The model is made once and tried on a batch of each, so that what does not fit together is found here; not so with
+    `tried=False`, for a model that gets another head first.
 
     Raises:
         WorkloadError: a reference is wrong or its function raises, the model is none or its weights are not finite.
@@ -137,6 +138,8 @@ def load_workload(config: WorkloadConfig) -> Workload:
         processing_files=_processing_files(config, source, preprocessing, postprocessing),
         dynamic=config.open_dimensions,
     )
+    if not tried:
+        return workload
     try_out(workload)
     return with_reference_targets(workload) if workload.task.target_is_reference else workload
 

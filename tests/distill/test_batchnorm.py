@@ -37,3 +37,18 @@ def test_a_model_without_batchnorm_is_copied():
 def test_no_batch_is_an_error():
     with pytest.raises(DataError, match="no batch"):
         reestimate_batchnorm(nn.BatchNorm1d(2), [])
+
+
+def test_layers_that_are_not_chosen_normalize_by_what_they_have():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    with torch.no_grad():
+        model[0].running_mean.fill_(2.0)
+    x = torch.randn(64, 3)
+    fresh = reestimate_batchnorm(model, [Batch((x,), {}, None)], chosen=lambda name: name == "2")
+    assert torch.equal(fresh[0].running_mean, model[0].running_mean)
+    assert int(fresh[0].num_batches_tracked) == 0
+    with torch.no_grad():
+        seen = model[1](model[0](x))
+    torch.testing.assert_close(fresh[2].running_mean, seen.mean(0))
+    torch.testing.assert_close(fresh[2].running_var, seen.var(0))

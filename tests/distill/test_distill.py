@@ -114,6 +114,17 @@ def test_dict_inputs_and_a_transformer():
     assert result.history[-1].loss < result.history[0].loss
 
 
+def test_a_checkpoint_of_another_loss_is_refused(data, tmp_path):
+    def run(**changes):
+        config = DistillConfig(fit=FitConfig(epochs=1, batch_size=32, precision="fp32", workers=0), **changes)
+        return distill(net(8), net(16), data, tasks.classification(), config, checkpoint=tmp_path / "fit.pt")
+
+    first = run()
+    assert digest_of(run().model) == digest_of(first.model)
+    with pytest.raises(TrainingError, match="belongs to another training"):
+        run(temperature=2.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -121,6 +132,9 @@ def test_dict_inputs_and_a_transformer():
         ({"hard": 0.0, "soft": 0.0}, "not all 0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"feature": 1.0}, "a weight and the names of layers"),
+        ({"attention": 1.0}, "a weight and the names of layers"),
+        ({"loss": "mkd"}, "kd or dkd"),
+        ({"rest_weight": -1.0}, "rest_weight -1.0"),
     ],
 )
 def test_wrong_settings_are_named(changes, text):

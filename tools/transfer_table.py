@@ -1,0 +1,373 @@
+"""What transfer and distillation gain at equal computing time against plain training, and publish the table.
+
+    python tools/transfer_table.py                 # all of it, some six minutes of one core
+    python tools/transfer_table.py --only few-shot --seeds 0
+    python tools/transfer_table.py --table         # train nothing, write the page again
+
+Few-shot: 12 examples of each class for a network that was trained on something else, or is new.
+
+- cifar10-halves: a ResNet-8, trained on the first five classes of CIFAR-10 (JPEG) at 16x16, learns the other five.
+- digits: a network trained on scikit-learn's digits 0 to 4, at 16x16, learns 5 to 9.
+- digits-from-cifar10: ResNet-20, trained on CIFAR-10 (JPEG), learns all ten digits at 16x16.
+
+Distillation: a network of three convolutions, which halves the resolution first, learns from 3,000 pictures of CIFAR-10
+(JPEG) as they are, not augmented. Teachers: the int8 file of the pruned ResNet-20 in artifacts/, in ONNX Runtime;
+ShuffleNet V2; and, where layers are compared, ResNet-20 in PyTorch. Asking the teachers is part of the time.
+
+Every way has the same time, in seconds of the processor (`time.process_time`, one thread) and not of the clock, so that
+other work on the machine does not matter. The networks of tools/reference must be trained (EDGEKIT_REFERENCE_WEIGHTS).
+Each result is kept and not made again.
+
+Exit codes: 0 done; 2 wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+from edgekit.demo import digits
+from edgekit.distill import DistillConfig, Remembering, Unlabelled, distill
+from edgekit.export import spec_of
+from edgekit.report import markdown
+from edgekit.store import write_atomic, write_json
+from edgekit.tasks import classification
+from edgekit.training import FitConfig, fit
+from edgekit.transfer import FinetuneConfig, finetune, onnx_teacher
+from edgekit.validate import score_torch
+from edgekit.workload import Batch, Splits, Workload, load_callable
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT, RUNS = ROOT / "artifacts" / "transfer", ROOT / "edgekit-runs" / "transfer"
+IMAGES = ROOT / "tools/reference/images.py"
+ONNX_TEACHER = ROOT / "artifacts/resnet20-cifar10/resnet20.edgekit/models/model/cpu-int8/model.onnx"
+SHOTS, FEW_SHOT_S = 12, 5.0
+LABELLED, UNLABELLED, HELD_OUT, STUDENT_S = 3000, 6000, 2000, 8.0
+PLAIN = "plain training"
+ALONE: dict[str, Any] = {"precision": "fp32", "channels_last": False, "workers": 0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("few-shot", "distillation"), help="one of both")
+    parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2 (the default)")
+    parser.add_argument("--project", type=Path, default=ROOT.parent / "shared/user-project/project.py")
+    parser.add_argument("--out", type=Path, default=OUT, help="where results and page go")
+    parser.add_argument("--table", action="store_true", help="train nothing, write the page of the results there are")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    results = options.out / "results.json"
+    done: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
+    for seed in () if options.table else map(int, options.seeds.split(",")):
+        for case, way, run in _all(options.only, options.project):
+            name = f"{case} / {way} / {seed}"
+            if name in done:
+                continue
+            begin = time.process_time()
+            done[name] = run(seed)
+            print(f"{name}: {done[name]} after {time.process_time() - begin:.0f} s", flush=True)
+            write_json(results, done)
+            publish(done, options.out)
+    publish(done, options.out)
+    return 0
+
+
+Run = Callable[[int], float]
+
+
+def _all(only: str | None, project: Path) -> list[tuple[str, str, Run]]:
+    found: list[tuple[str, str, Run]] = []
+    if only != "distillation":
+        for case, source, splits in (
+            ("cifar10-halves", lambda: five_classes(project), picture_splits(range(5, 10))),
+            ("digits-from-cifar10", load_callable(f"{project}:model"), digit_splits(range(10), 3)),
+            ("digits", five_digits, digit_splits(range(5, 10), 1)),
+        ):
+            found += [(case, way, _few_shot(case, way, source, splits)) for way in FEW_SHOT]
+    if only != "few-shot":
+        found += [("cifar10", way, _distillation(way, project)) for way in STUDENTS]
+    return found
+
+
+# Few-shot
+
+FEW_SHOT: Mapping[str, FinetuneConfig] = {
+    PLAIN: FinetuneConfig(method="full", decay=1.0),
+    "full": FinetuneConfig(method="full"),
+    "lp-ft": FinetuneConfig(method="lp-ft"),
+    "gradual": FinetuneConfig(method="gradual"),
+}
+SCRATCH_RATE, TUNED_RATE = 5e-3, 1e-3
+
+
+def _few_shot(case: str, way: str, source: Callable[[], nn.Module], splits: Splits) -> Run:
+    def run(seed: int) -> float:
+        def factory() -> nn.Module:
+            torch.manual_seed(seed)
+            return _new_weights(source()) if way == PLAIN else source()
+
+        workload = Workload(
+            name=case, model_reference=case, factory=factory, task=classification(), splits=replace(splits, seed=seed)
+        )
+        config = replace(
+            FEW_SHOT[way],
+            shots=SHOTS,
+            seed=seed,
+            fit=FitConfig(
+                epochs=1000,
+                learning_rate=SCRATCH_RATE if way == PLAIN else TUNED_RATE,
+                optimizer="adamw",
+                weight_decay=0.01,
+                batch_size=32,
+                **ALONE,
+            ),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            made = finetune(workload, config, out=folder, time_s=FEW_SHOT_S, clock=time.process_time)
+        return made.test.metric.value
+
+    return run
+
+
+def digit_splits(classes: Sequence[int], channels: int) -> Splits:
+    """Digits of these classes, numbered from 0; all of training is offered, a hundred test samples select."""
+    parts = []
+    for split in ("train", "test"):
+        data = digits.Digits(split)
+        labels = np.array(data.labels)
+        chosen = np.flatnonzero(np.isin(labels, list(classes)))
+        images = F.avg_pool2d(data.images[chosen], 2).expand(-1, channels, -1, -1)
+        parts.append(TensorDataset(images.contiguous(), torch.from_numpy(labels[chosen] - min(classes))))
+    train, test = parts
+    selection, rest = (TensorDataset(*(t[piece] for t in test.tensors)) for piece in (slice(0, 100), slice(100, None)))
+    return Splits(train=train, calibration=train, selection=selection, test=rest)
+
+
+def picture_splits(classes: Sequence[int]) -> Splits:
+    """Pictures of CIFAR-10 (JPEG) of these classes at 16x16; 200 of the test pictures select, 1,500 test."""
+
+    def part(split: str) -> tuple[Tensor, Tensor]:
+        x, y = _cifar10(split)
+        chosen = np.flatnonzero(np.isin(y, list(classes)))
+        chosen = np.random.default_rng(0).permutation(chosen)
+        images = F.avg_pool2d(_normalized(x[chosen]), 2)
+        return images, torch.from_numpy(y[chosen] - min(classes))
+
+    train, test = TensorDataset(*part("train")), part("test")
+    selection, rest = (TensorDataset(*(t[piece] for t in test)) for piece in (slice(0, 200), slice(200, 1700)))
+    return Splits(train=train, calibration=train, selection=selection, test=rest)
+
+
+@cache
+def five_digits() -> nn.Module:
+    """A network for the digits 0 to 4; its training is no part of any time."""
+    return _source(
+        "five-digits",
+        lambda: digits.DigitsResNet(blocks=1, classes=5),
+        digit_splits(range(5), 1).train,
+        FitConfig(epochs=6, learning_rate=0.1, batch_size=32, **ALONE),
+    )
+
+
+@cache
+def five_classes(project: Path) -> nn.Module:
+    """A network for the first five classes of CIFAR-10; its training is no part of any time."""
+    make = load_callable(f"{project}:CifarResNet")
+    return _source(
+        "five-classes",
+        lambda: make(depth=8, classes=5),
+        picture_splits(range(5)).train,
+        FitConfig(epochs=2, learning_rate=0.1, batch_size=128, **ALONE),
+    )
+
+
+def _source(name: str, make: Callable[[], nn.Module], train: Dataset[Any], config: FitConfig) -> nn.Module:
+    path = RUNS / f"{name}.pt"
+    torch.manual_seed(0)
+    network = make()
+    if not path.is_file():
+        trained = fit(network, train, labelled_loss, config, checkpoint=path.with_suffix(".checkpoint"))
+        torch.save(trained.model.state_dict(), path)
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return network.eval()
+
+
+def _new_weights(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return network
+
+
+# Distillation
+
+STUDENTS: Mapping[str, Mapping[str, Any]] = {
+    PLAIN: {"hard": 1.0, "soft": 0.0},
+    "KD, int8 file": {},
+    "DKD, int8 file": {"loss": "dkd", "hard": 1.0, "soft": 1.0},
+    "standardized KD, int8 file": {"standardize": True, "temperature": 2.0, "hard": 0.1, "soft": 9.0},
+    "KD, two teachers": {},
+    "KD, int8 file, 6,000 more without labels": {},
+    "KD and features, ResNet-20": {"feature": 1.0, "feature_layers": "auto"},
+    "KD and attention, ResNet-20": {"attention": 1.0, "feature_layers": "auto"},
+}
+
+
+class Student(nn.Module):
+    """Three convolutions with BatchNorm at 16x16, 8x8 and 4x4, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 16, 32, 64)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(before, after, 3, padding=1, stride=1 if before == 3 else 2, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(),
+                )
+                for before, after in pairwise(widths)
+            )
+        )
+        self.head = nn.Linear(widths[-1], 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, 10] of pictures [n, 3, 32, 32]."""
+        logits: Tensor = self.head(self.stages(F.avg_pool2d(x, 2)).mean((2, 3)))
+        return logits
+
+
+def _distillation(way: str, project: Path) -> Run:
+    def run(seed: int) -> float:
+        train, more, test = pictures()
+        torch.manual_seed(seed)
+        settings = DistillConfig(
+            fit=FitConfig(epochs=1000, learning_rate=0.1, batch_size=128, seed=seed, **ALONE), **STUDENTS[way]
+        )
+        data: Dataset[Any] = Unlabelled(train, more, bare=False) if "without labels" in way else train
+        with tempfile.TemporaryDirectory() as folder:
+            teachers, weights = _teachers(way, project, Path(folder))
+            made = distill(
+                Student(),
+                teachers,
+                data,
+                classification(),
+                settings,
+                teacher_weights=weights,
+                deadline_s=STUDENT_S,
+                clock=time.process_time,
+            )
+        return score_torch(made.model, test, classification()).metric.value
+
+    return run
+
+
+def _teachers(way: str, project: Path, folder: Path) -> tuple[list[Any], list[float]]:
+    """Teachers that answer each sample once, and their weights: their accuracy on the test data of their makers."""
+    if "ResNet-20" in way:
+        return [load_callable(f"{project}:model")()], []
+    file = onnx_teacher(ONNX_TEACHER, spec_of(ir.load(ONNX_TEACHER)))
+    first = Remembering(file, folder / "file.bin")
+    if "two" not in way:
+        return [first], []
+    other = load_callable(f"{IMAGES}:shufflenet")()
+    return [first, Remembering(other, folder / "other.bin")], [88.0, 72.2]
+
+
+@cache
+def pictures() -> tuple[TensorDataset, TensorDataset, TensorDataset]:
+    """CIFAR-10 (JPEG): pictures with labels, more of which the labels are not used, and some for the test."""
+
+    def part(split: str, count: int) -> tuple[Tensor, Tensor]:
+        x, y = _cifar10(split)
+        chosen = np.random.default_rng(0).permutation(len(y))[:count]
+        return _normalized(x[chosen]), torch.from_numpy(y[chosen])
+
+    x, y = part("train", LABELLED + UNLABELLED)
+    return (
+        TensorDataset(x[:LABELLED], y[:LABELLED]),
+        TensorDataset(x[LABELLED:], y[LABELLED:]),
+        TensorDataset(*part("test", HELD_OUT)),
+    )
+
+
+@cache
+def _cifar10(split: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = load_callable(f"{IMAGES}:pictures")(split)
+    return images, labels
+
+
+def _normalized(images: np.ndarray) -> Tensor:
+    normalized: Tensor = load_callable(f"{IMAGES}:normalized")(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    return normalized
+
+
+def labelled_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss on the labels alone."""
+    return classification().loss(batch.call(model), batch.target)
+
+
+# The page
+
+PREFACE = """# Transfer and distillation, at equal computing time
+
+Written by `python tools/transfer_table.py`, whose help says what each case is. Figures are top-1 accuracy on test data
+that nothing was chosen by, mean ± standard deviation over seeds; gains are against plain training with the same seed.
+All ways of a case have the same time, in seconds of the processor (one thread) and not of the clock, since other work
+ran on the machine.
+"""
+
+
+def publish(done: Mapping[str, float], out: Path) -> None:
+    """Write the page of the results."""
+    cases: dict[str, dict[str, dict[str, float]]] = {}
+    for name, value in done.items():
+        case, way, seed = name.split(" / ")
+        cases.setdefault(case, {}).setdefault(way, {})[seed] = value
+    parts = [PREFACE]
+    for title, names, seconds in (
+        (f"Few-shot: {SHOTS} examples of each class", ("cifar10-halves", "digits-from-cifar10", "digits"), FEW_SHOT_S),
+        (f"Distillation: {LABELLED:,} pictures with labels", ("cifar10",), STUDENT_S),
+    ):
+        rows = [
+            (case, way, str(len(seeds)), _spread(list(seeds.values())), _gain(seeds, cases[case].get(PLAIN, {})))
+            for case in names
+            for way, seeds in cases.get(case, {}).items()
+        ]
+        headers = ("case", "way", "seeds", "accuracy", "gain (points)")
+        parts += [f"## {title}, {seconds:.0f} s each\n", f"{markdown(headers, rows)}\n"]
+    write_atomic(out / "README.md", "\n".join(parts))
+
+
+def _gain(seeds: Mapping[str, float], plain: Mapping[str, float]) -> str:
+    both = [value - plain[seed] for seed, value in seeds.items() if seed in plain]
+    return _spread(both, sign="+") if both else ""
+
+
+def _spread(values: Sequence[float], sign: str = "") -> str:
+    mean = f"{statistics.fmean(values):{sign}.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
