@@ -21,11 +21,8 @@ from edgekit.cli import (
     reporting,
     searching,
     stages,
-<<<<<<< HEAD
-    verifying,
-=======
     transferring,
->>>>>>> h-transfer
+    verifying,
 )
 from edgekit.cli.options import takes_workload
 

@@ -27,13 +27,9 @@ def wide(monkeypatch):
 def test_the_readme_names_the_commands_that_there_are():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert re.findall(r"^\| `edgekit (\w+)` \|", readme, re.MULTILINE) == [
-<<<<<<< HEAD
-        *("demo", "compress", "search", "worker", "prune", "distill", "export", "quantize", "validate"),
-        *("bench", "explain", "report", "compare", "bundle", "inspect", "verify", "run", "profile", "doctor"),
-=======
         *("demo", "compress", "search", "worker", "prune", "distill", "finetune", "export", "quantize"),
-        *("validate", "bench", "explain", "report", "compare", "bundle", "inspect", "run", "profile", "doctor"),
->>>>>>> h-transfer
+        *("validate", "bench", "explain", "report", "compare", "bundle", "inspect", "verify", "run", "profile"),
+        "doctor",
     ]
     assert set(COMMANDS) == {*re.findall(r"^\| `edgekit (\w+)` \|", readme, re.MULTILINE), "init"}
 
