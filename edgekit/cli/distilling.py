@@ -264,6 +264,7 @@ def _asked(name: str, workload: Workload) -> _Asked:
 
 
 def _with_unlabelled(workload: Workload, reference: str | None, model: nn.Module) -> Any:
+    from edgekit.data.processing import as_image
     from edgekit.distill import Unlabelled
     from edgekit.workload import load_data, loader
 
@@ -271,8 +272,7 @@ def _with_unlabelled(workload: Workload, reference: str | None, model: nn.Module
         return workload.splits.train
     if workload.task.name != "classification":
         raise EdgekitError(f"the task is {workload.task.name}", where="--unlabelled", rule="only for classification")
-    image = None if workload.preprocessing is None else workload.preprocessing.apply
-    extra = load_data(reference, image=image)
+    extra = load_data(reference, image=as_image(workload.preprocessing))
     bare = next(iter(loader(extra, 1, model=model))).target is None
     return Unlabelled(workload.splits.train, extra, bare=bare)
 

@@ -21,13 +21,6 @@ EXAMPLE_SAMPLES = 2
 
 def finetune(
     config: WorkloadConfig,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Start from this .safetensors or .pt file instead of the weights that MODEL comes with. Weights whose "
-            "names or shapes do not fit are named and left out."
-        ),
-    ] = None,
     method: Annotated[
         Literal["lp-ft", "gradual", "full", "probe"],
         typer.Option(
@@ -108,9 +101,13 @@ def finetune(
     from edgekit.transfer import finetune as run
     from edgekit.transfer.config import LEAST_STEPS, STANDARD
     from edgekit.workload import load_workload
+    from edgekit.workload.models import is_library
 
+    # A function's own network may have another head than the file: what does not fit is named, not refused.
+    weights = None if config.weights is None or is_library(config.model) else Path(config.resolved(config.weights))
     with show.ticking("loading", 1, quiet=json) as tick:
-        workload = load_workload(replace(config, calibration_size=EXAMPLE_SAMPLES), tried=False)
+        loaded = replace(config, calibration_size=EXAMPLE_SAMPLES, weights=None if weights else config.weights)
+        workload = load_workload(loaded, tried=False)
         tick()
     settings = FinetuneConfig(
         method=method,

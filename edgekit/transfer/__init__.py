@@ -13,7 +13,7 @@ from edgekit.transfer.probe import Probe, features_of, probe
 from edgekit.transfer.saved import load_network, save_network
 from edgekit.transfer.stages import Stage, rates_of, stages_of
 from edgekit.transfer.teachers import onnx_teacher
-from edgekit.transfer.weights import Fitting, fit_weights, read_weights
+from edgekit.transfer.weights import Fitting, fit_weights
 
 __all__ = [
     "Classes",
@@ -33,7 +33,6 @@ __all__ = [
     "onnx_teacher",
     "probe",
     "rates_of",
-    "read_weights",
     "save_network",
     "stages_of",
     "with_head",

@@ -27,9 +27,10 @@ from edgekit.transfer.head import Head, find_head, with_head
 from edgekit.transfer.probe import FEATURE_BYTES, features_of, probe
 from edgekit.transfer.saved import WEIGHTS, save_network
 from edgekit.transfer.stages import rates_of, stages_of
-from edgekit.transfer.weights import Fitting, fit_weights, read_weights
+from edgekit.transfer.weights import Fitting, fit_weights
 from edgekit.validate import score_torch
 from edgekit.workload import Batch, Workload, digest_of, loader, size_of
+from edgekit.workload.weights import read_weights
 
 EARLY_SHARE = 0.5
 """Of the epochs (and the time) of a gradual unfreezing, this share goes to all phases before the last one."""

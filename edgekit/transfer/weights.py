@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from edgekit.errors import TrainingError
 
-NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
-"""Under which of its keys a checkpoint may hold the weights."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and Lightning put before every name."""
 SHOWN = 6
 
 
@@ -58,42 +51,6 @@ class Fitting:
         return "; ".join(parts)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of what `torch.save` wrote of a state dict.
-
-    A state dict inside of a checkpoint is found under `state_dict`, `model` and the like; prefixes that wrappers put
-    before all names are taken off. Nothing in the file can run.
-
-    Raises:
-        TrainingError: the file is missing, damaged, or holds no tensors by name.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise _wrong(path, f"cannot read: {reason}") from error
-    for key in NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    tensors = (
-        {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-        if isinstance(found, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise _wrong(path, f"holds a {type(found).__name__} without tensors")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
-
-
 def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], *, where: str = "weights") -> Fitting:
     """Copy into `model` itself what agrees in name and shape, and say what does not.
 
@@ -127,12 +84,3 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], *, where: str =
         )
     model.load_state_dict(agreed, strict=False)
     return fitting
-
-
-def _wrong(path: Path, problem: str) -> TrainingError:
-    return TrainingError(
-        problem,
-        where=str(path),
-        rule="a .safetensors file, or a state dict written by torch.save",
-        way_out="torch.save(model.state_dict(), path) writes one",
-    )

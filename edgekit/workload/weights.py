@@ -16,7 +16,7 @@ from edgekit.errors import WorkloadError
 
 SAFE = ".safetensors"
 TRUST = "--trust-pickle"
-NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "net", "weights")
 """Under which training scripts keep the state dict in a checkpoint."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What wrappers (DistributedDataParallel, torch.compile, Lightning) put before each name."""
