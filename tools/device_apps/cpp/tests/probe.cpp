@@ -161,6 +161,10 @@ std::string runtime() {
   OrtTensorRTOptions* tensorrt = nullptr;
   const std::string no_tensorrt = library.failure(api.create_tensorrt_options(&tensorrt));
   if (tensorrt != nullptr) api.release_tensorrt_options(tensorrt);
+  // Options of zeros: not even they get that far, and null would be read.
+  alignas(64) static std::uint8_t zeros[8192] = {};
+  if (cuda == nullptr) cuda = reinterpret_cast<OrtCudaOptions*>(zeros);
+  if (tensorrt == nullptr) tensorrt = reinterpret_cast<OrtTensorRTOptions*>(zeros);
   const std::string append_cuda = library.failure(api.append_cuda(options, cuda));
   const std::string append_tensorrt = library.failure(api.append_tensorrt(options, tensorrt));
   return "{\"version\": " + app::json_text(library.version()) + ", \"code\": " + std::to_string(code) +

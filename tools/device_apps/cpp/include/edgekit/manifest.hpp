@@ -68,6 +68,7 @@ constexpr const char* component_file = "models/model/component.json";
 constexpr std::size_t max_files = 1000;
 constexpr std::int64_t max_file_bytes = 2147483647;
 constexpr std::size_t longest_path = 240;
+constexpr std::uint64_t max_elements = 1u << 28;  // of an input or output
 
 using Preprocessing = std::variant<std::monostate, ImagePreprocessing, LogMelPreprocessing, WordpiecePreprocessing>;
 using Postprocessing =
@@ -322,6 +323,16 @@ struct Manifest {
                         "a size or a dimension's name");
         }
         spec.shape.push_back(size ? Dimension{*side_size.integer(), {}} : Dimension{-1, *side_size.text()});
+      }
+      std::uint64_t elements = 1;  // open sizes aside
+      for (const Dimension& each : spec.shape) {
+        if (each.size < 0) continue;
+        const auto size = static_cast<std::uint64_t>(each.size);
+        elements = size != 0 && elements > max_elements / size ? max_elements + 1 : elements * size;
+      }
+      if (elements > max_elements) {
+        refuse_bundle(spec.text(), io.place(side),
+                      "at most " + std::to_string(max_elements) + " elements, open sizes aside");
       }
       names.push_back(spec.name);
       made.push_back(std::move(spec));
