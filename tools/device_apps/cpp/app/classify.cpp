@@ -24,12 +24,13 @@ constexpr const char* usage =
     "  --check         replay the bundle's golden vectors: print each prediction, and how far outputs lie from those\n"
     "                  recorded when the bundle was made\n"
     "  --explain       say which of the bundle's files runs here, and why\n"
-    "  --json          print one JSON object\n"
+    "  --json          print one JSON object: model, check, answers; or error\n"
     "  --provider P    cpu, cuda or tensorrt (default: the bundle's first that runs here)\n"
     "  --threads N     threads of one run (default: 1; 0 lets ONNX Runtime choose)\n"
     "  --digest SHA    refuse the bundle unless this is its identity (SHA-256 of edgekit/bundle.json)\n"
     "  --isa NAME      choose as on another processor: x86-vnni, x86-avx2, x86, arm64\n"
-    "  --runtime FILE  the library of ONNX Runtime (default: the variable EDGEKIT_ONNXRUNTIME, or the system's)\n";
+    "  --runtime FILE  the library of ONNX Runtime (default: the variable EDGEKIT_ONNXRUNTIME, or the system's)\n"
+    "  --help          print this\n";
 
 struct Arguments {
   edgekit::Options options;
@@ -59,11 +60,6 @@ bool parse(int count, char** values, Arguments& made) {
   return !made.files.empty() && (made.files.size() > 1 || made.check || made.explain);
 }
 
-int failed(const edgekit::Error& error) {
-  std::fprintf(stderr, "%s\n", error.text().c_str());
-  return 4;
-}
-
 /// Prints answers as they come, or collects them for JSON.
 class Output {
  public:
@@ -75,6 +71,17 @@ class Output {
   void answer(const std::string& name, const edgekit::Answer& answer) {
     answers_.push_back("{\"input\": " + app::json_text(name) + ", \"answer\": " + app::json(answer) + "}");
     if (!json_) std::printf("%s: %s\n", name.c_str(), app::text(answer).c_str());
+  }
+  int failed(const edgekit::Error& error) const {
+    if (json_) {
+      constexpr const char* kinds[] = {"bundle", "provider", "data", "runtime", "memory"};
+      std::printf("{\"error\": {\"kind\": \"%s\", \"problem\": %s, \"where\": %s, \"rule\": %s, \"way_out\": %s}}\n",
+                  kinds[static_cast<int>(error.kind)], app::json_text(error.problem).c_str(),
+                  app::json_text(error.where).c_str(), app::json_text(error.rule).c_str(),
+                  app::json_text(error.way_out).c_str());
+    }
+    std::fprintf(stderr, "%s\n", error.text().c_str());
+    return 4;
   }
   void finish() {
     parts_.push_back("\"answers\": [" + edgekit::detail::joined(answers_) + "]");
@@ -94,14 +101,14 @@ edgekit::Result<edgekit::Answer> golden_answer(const edgekit::Model& model, cons
 
 int check(const edgekit::Model& model, Output& output) {
   const auto samples = model.golden_inputs();
-  if (!samples) return failed(samples.error());
+  if (!samples) return output.failed(samples.error());
   for (std::size_t i = 0; i < samples->size(); ++i) {
     const auto answer = golden_answer(model, (*samples)[i].first, (*samples)[i].second);
-    if (!answer) return failed(answer.error());
+    if (!answer) return output.failed(answer.error());
     output.answer("golden sample " + std::to_string(i), *answer);
   }
   const auto checked = model.check();
-  if (!checked) return failed(checked.error());
+  if (!checked) return output.failed(checked.error());
   std::string text = "golden vectors: " + std::to_string(checked->samples) + " samples agree";
   for (const auto& [name, difference] : checked->differences) {
     text += "; " + name + " differs by " + edgekit::detail::short_number(difference) + " at most, of " +
@@ -125,8 +132,8 @@ edgekit::Result<edgekit::Answer> predict(const edgekit::Model& model, const std:
 
 int run(const Arguments& arguments) {
   const auto model = edgekit::Model::load(arguments.files[0], arguments.options);
-  if (!model) return failed(model.error());
   Output output(arguments.json);
+  if (!model) return output.failed(model.error());
   const std::string about = "{\"name\": " + app::json_text(model->name()) + ", \"digest\": " + app::json_text(model->digest()) +
                             ", \"variant\": " + app::json_text(model->choice().variant.name) + ", \"runtime\": " +
                             app::json_text(model->runtime_version()) + ", \"explain\": " + app::json_text(model->explain()) + "}";
@@ -139,7 +146,7 @@ int run(const Arguments& arguments) {
   }
   for (std::size_t i = 1; i < arguments.files.size(); ++i) {
     const auto answer = predict(*model, arguments.files[i]);
-    if (!answer) return failed(answer.error());
+    if (!answer) return output.failed(answer.error());
     output.answer(arguments.files[i], *answer);
   }
   output.finish();
@@ -149,6 +156,10 @@ int run(const Arguments& arguments) {
 }  // namespace
 
 int main(int count, char** values) {
+  if (count == 2 && std::strcmp(values[1], "--help") == 0) {
+    std::fputs(usage, stdout);
+    return 0;
+  }
   Arguments arguments;
   if (!parse(count, values, arguments)) {
     std::fputs(usage, stderr);

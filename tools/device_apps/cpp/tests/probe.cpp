@@ -1,6 +1,7 @@
 // What the tests ask of the loader's parts; each answers on stdout, and the tests compare by other means.
 //
-//   probe sha256 FILE        probe json FILE      probe scan FILE.onnx      probe isa
+//   probe sha256 FILE...     probe json FILE...   probe scan FILE.onnx...   (a line for each)
+//   probe isa
 //   probe process KIND FILE  (cases as JSON, without what is expected)
 //   probe runtime            probe threads BUNDLE FILE.npy                  probe memory BUNDLE FILE.npy
 #include <atomic>
@@ -227,17 +228,31 @@ std::string memory(const char* path, const char* file) {
   return last;
 }
 
+std::string digests(const char* path) {
+  const Bytes data = app::read_file(path);
+  const auto file = std::make_shared<const File>(path, true, path);
+  return Sha256::of(data.data(), data.size()) + " " + sha256_of({file, 0, file->size()}, path);
+}
+
+std::string type_of_json(const char* path) { return parse_json(file_text(path), "file").type_name(); }
+
+/// A line for each file: the answer, or what is wrong with the file.
+std::string each_file(int count, char** values, std::string (*answer_file)(const char*)) {
+  std::vector<std::string> lines;
+  for (int i = 2; i < count; ++i) {
+    const auto made = guarded<std::string>([&] { return answer_file(values[i]); });
+    lines.push_back(made ? *made : "refused: " + made.error().problem);
+  }
+  return joined(lines, "\n");
+}
+
 std::string asked(int count, char** values) {
   const std::string what = count > 1 ? values[1] : "";
   if (what == "isa") return edgekit::isa_target();
   if (what == "runtime") return runtime();
-  if (count == 3 && what == "sha256") {
-    const Bytes data = app::read_file(values[2]);
-    auto file = std::make_shared<const File>(values[2], true, values[2]);
-    return Sha256::of(data.data(), data.size()) + " " + sha256_of({file, 0, file->size()}, values[2]);
+  for (const auto& [name, answer_file] : {std::pair{"sha256", digests}, std::pair{"json", type_of_json}, std::pair{"scan", scanned}}) {
+    if (what == name) return each_file(count, values, answer_file);
   }
-  if (count == 3 && what == "json") return parse_json(file_text(values[2]), "file").type_name();
-  if (count == 3 && what == "scan") return scanned(values[2]);
   if (count == 4 && what == "threads") return threads(values[2], values[3]);
   if (count == 4 && what == "memory") return memory(values[2], values[3]);
   if (count == 4 && what == "process") {
