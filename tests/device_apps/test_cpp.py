@@ -717,6 +717,7 @@ def test_inputs_that_do_not_fit(programs, bundles, tmp_path):
     assert refused(bundles.image, "x.npy", b"\x93NUMPY\x01\x00\x03\x00{}\n")["problem"] == "a malformed header"
     assert refused(bundles.image, "x.npy", np.array([None]).dumps())["problem"] == "not an .npy file"
     assert refused(bundles.sound, "x.npy", np.array([np.nan], np.float32))["where"] == "sound"
+    assert programs.refused(bundles.image, tmp_path / "none.ppm")["problem"] == "no such file"
     slow = save_wav(tmp_path / "slow.wav", tone(1, 100), rate=4000)
     assert programs.refused(bundles.sound, slow)["rule"] == "the model takes 8000 Hz"
     assert programs.refused(bundles.image, slow)["problem"] == "got sound"
@@ -938,13 +939,10 @@ def sanitized(tmp_path_factory, library):
     folder = build(
         tmp_path_factory.mktemp("sanitized"), "classify", "probe", EDGEKIT_SANITIZE="ON", CMAKE_BUILD_TYPE="Plain"
     )
-    suppressions = folder / "leaks.txt"
-    suppressions.write_text("leak:libonnxruntime\n")
     return Programs(
         folder,
         library,
         ASAN_OPTIONS="detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
-        LSAN_OPTIONS=f"suppressions={suppressions}:print_suppressions=0",
         UBSAN_OPTIONS="print_stacktrace=1",
     )
 
@@ -987,6 +985,7 @@ def test_sanitizers_find_nothing_in_attacks(sanitized, bundles, attacks, tmp_pat
         assert done.returncode in {0, 4}, done.stderr
 
 
+# What the dynamic linker and ONNX Runtime do themselves. No leak is suppressed, wherever the memory was had.
 SUPPRESSIONS = """
 {
    the dynamic linker compares words at a time
@@ -1000,16 +999,9 @@ SUPPRESSIONS = """
    obj:*/ld-linux*
 }
 {
-   ONNX Runtime's own
-   Memcheck:Leak
-   match-leak-kinds: all
-   ...
-   obj:*libonnxruntime*
-}
-{
-   ONNX Runtime's own, on condition
-   Memcheck:Cond
-   ...
+   ONNX Runtime copies a number onto itself
+   Memcheck:Overlap
+   fun:__memcpy_chk
    obj:*libonnxruntime*
 }
 """
@@ -1053,7 +1045,7 @@ def test_an_installed_loader_is_found(programs, library, bundles, tmp_path):
     subprocess.run(["cmake", "--build", project / "b", "-j", "2"], check=True)
     mine = Programs(project / "b", library)
     assert mine.run("mine", bundles.tensors).stdout == "made\n"
-    assert mine.run("mine", tmp_path, code=4).stdout.startswith("no edgekit/bundle.json")
+    assert mine.run("mine", tmp_path / "none", code=4).stdout.startswith("no such folder or file")
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ using Input = std::variant<edgekit::Image, edgekit::Sound, edgekit::Tensor, std:
 }
 
 inline edgekit::detail::Bytes read_file(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) refuse("no such file", path.string(), "a readable file");
   const edgekit::detail::File file(path, true, path.string());
-  if (!file.status().regular) refuse("not a regular file", path.string(), "a file");
   edgekit::detail::Bytes data(static_cast<std::size_t>(file.size()));
   if (!file.read(0, data.data(), data.size())) refuse("cannot read the file", path.string(), "a readable file");
   return data;
