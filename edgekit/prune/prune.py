@@ -66,22 +66,57 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
     # A removed block hides what goes on inside it, so that groups go without blocks first.
     if _contested(groups) or (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
-        # Something is wrong with one of them: take each alone, and then with those that have passed.
-        candidates, groups = groups, []
-        for group in candidates:
-            fits, why = _fitting(model, group, groups, probe)
-            if fits is not None:
-                groups.append(fits)
-            else:
-                frozen.append((group.name, why))
-        rest, blocks = blocks, []
-        for block in rest:
-            fitting, why = _removable(block, groups, blocks, probe)
-            if fitting is not None:
-                blocks.append(fitting)
-            else:
-                frozen.append((f"block {block.name}", why))
+        groups, why = _admitted(model, groups, [], probe)
+        frozen += why
+        blocks, why = _going(blocks, groups, [], probe)
+        frozen += why
     return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
+
+
+def _admitted(
+    model: nn.Module, groups: Sequence[ChannelGroup], passed: Sequence[ChannelGroup], probe: _Probe
+) -> tuple[list[ChannelGroup], list[tuple[str, str]]]:
+    """Those that have passed with those of `groups` that do, and the reasons for the others.
+
+    Where all of them pass at once, that is it; else each half is taken, so that many sound groups cost few probes.
+    """
+    if len(groups) == 1:
+        fits, why = _fitting(model, groups[0], passed, probe)
+        return ([*passed], [(groups[0].name, why)]) if fits is None else ([*passed, fits], [])
+    frozen: list[tuple[str, str]] = []
+    for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
+        alike = [_like(model, group, passed) for group in half]
+        together = [*passed, *alike]
+        if not _contested(together) and probe.fault(together, []) is None:
+            passed = together
+        elif half:
+            passed, why = _admitted(model, half, passed, probe)
+            frozen += why
+    return list(passed), frozen
+
+
+def _like(model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup]) -> ChannelGroup:
+    """The group with the counts that made others pass, if it has attributes of the same names."""
+    learned = {tuple(count.attribute for count in each.counts) for each in passed if each.counts}
+    options = guesses(candidates(model, group)) if learned else ()
+    fit = next((each for each in options if tuple(count.attribute for count in each) in learned), None)
+    return group if fit is None else replace(group, counts=fit)
+
+
+def _going(
+    blocks: Sequence[Block], groups: Sequence[ChannelGroup], passed: Sequence[Block], probe: _Probe
+) -> tuple[list[Block], list[tuple[str, str]]]:
+    """The same for blocks, with groups that have passed."""
+    if not blocks or probe.fault(groups, [*passed, *blocks]) is None:
+        return [*passed, *blocks], []
+    if len(blocks) == 1:
+        fits, why = _removable(blocks[0], groups, passed, probe)
+        return ([*passed], [(f"block {blocks[0].name}", why)]) if fits is None else ([*passed, fits], [])
+    frozen: list[tuple[str, str]] = []
+    for half in (blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]):
+        passed, why = _going(half, groups, passed, probe)
+        frozen += why
+    return list(passed), frozen
 
 
 def _guessed(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
