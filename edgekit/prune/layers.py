@@ -81,6 +81,9 @@ def batch_norm(walk: Walk, node: Node) -> Value:
         value = walk.value(node.args[index])
         if value is not None:
             walk.couple(value[0], x[1], f"{node.name} normalizes fixed channels")
+    if node.args[5]:
+        # By the statistics of what comes in, as weights are standardized: what they are taken over has to stay.
+        walk.pin((x[0], *x[2:]), f"{node.name} normalizes over it: removing a channel would change the others")
     return x
 
 

@@ -66,10 +66,9 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
     # A removed block hides what goes on inside it, so that groups go without blocks first.
     if _contested(groups) or (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
-        groups, why = _admitted(model, groups, [], probe)
-        frozen += why
-        blocks, why = _going(blocks, groups, [], probe)
-        frozen += why
+        groups, stiff = _admitted(model, groups, [], probe)
+        blocks, fixed = _going(blocks, groups, [], probe)
+        frozen += [*stiff, *fixed]
     return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
 
 
@@ -90,8 +89,8 @@ def _admitted(
         if not _contested(together) and probe.fault(together, []) is None:
             passed = together
         elif half:
-            passed, why = _admitted(model, half, passed, probe)
-            frozen += why
+            passed, stiff = _admitted(model, half, passed, probe)
+            frozen += stiff
     return list(passed), frozen
 
 
@@ -114,8 +113,8 @@ def _going(
         return ([*passed], [(f"block {blocks[0].name}", why)]) if fits is None else ([*passed, fits], [])
     frozen: list[tuple[str, str]] = []
     for half in (blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]):
-        passed, why = _going(half, groups, passed, probe)
-        frozen += why
+        passed, fixed = _going(half, groups, passed, probe)
+        frozen += fixed
     return list(passed), frozen
 
 

@@ -11,7 +11,7 @@ import torch
 from coverage_study.catalogue import Subject
 from torch import Tensor, nn
 
-SIDES = (64, 96, 128, 224)
+SIDES = (64, 96, 128, 224, 256)
 """Sizes of images in pixels, the smallest that a network takes is used."""
 
 

@@ -64,7 +64,7 @@ Networks of timm and torchvision with random weights, through everything, each i
 - *int8*: `edgekit.quantize` on 8 random images, then run on 8 others: finite, at least 10 dB or 70 % of first classes
   as in fp32, and a smaller file.
 
-Images are random and as small as a network takes, 64 to 224 pixels. Weights are those of a fresh network with its zeros
+Images are random and as small as a network takes, 64 to 256 pixels. Weights are those of a fresh network with its zeros
 and ones shaken up and its BatchNorm statistics settled, so that no comparison is of nothing with nothing. Detectors are
 taken up to their heads: what chooses boxes is no part of the network. A line of timm is represented by its smallest
 network; those that have no small one have three blocks (*depth 3*).
