@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgekit.prune.surgery import apply
 from edgekit.store import write_atomic, write_json
 from edgekit.workload import Batch
 
+_Kind = frozenset[tuple[str, int]]
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
 
 
@@ -66,32 +68,44 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
     # A removed block hides what goes on inside it, so that groups go without blocks first.
     if _contested(groups) or (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
-        groups, stiff = _admitted(model, groups, [], probe)
+        groups, fixed = _admitted(model, groups, [], probe, set())
+        frozen += fixed
         blocks, fixed = _going(blocks, groups, [], probe)
-        frozen += [*stiff, *fixed]
+        frozen += fixed
     return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
 
 
 def _admitted(
-    model: nn.Module, groups: Sequence[ChannelGroup], passed: Sequence[ChannelGroup], probe: _Probe
+    model: nn.Module, groups: Sequence[ChannelGroup], passed: Sequence[ChannelGroup], probe: _Probe, stiff: set[_Kind]
 ) -> tuple[list[ChannelGroup], list[tuple[str, str]]]:
     """Those that have passed with those of `groups` that do, and the reasons for the others.
 
-    Where all of them pass at once, that is it; else each half is taken, so that many sound groups cost few probes.
+    Where all of them pass at once, that is it; else each half is taken, so that many sound groups cost few probes. For
+    kinds that are in `stiff`, because no counts helped one of them, none are guessed again.
     """
     if len(groups) == 1:
-        fits, why = _fitting(model, groups[0], passed, probe)
+        fits, why = _fitting(model, groups[0], passed, probe, stiff)
         return ([*passed], [(groups[0].name, why)]) if fits is None else ([*passed, fits], [])
     frozen: list[tuple[str, str]] = []
     for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
-        alike = [_like(model, group, passed) for group in half]
+        alike = [_like(model, group, passed) for group in half if _kind(group) not in stiff]
         together = [*passed, *alike]
-        if not _contested(together) and probe.fault(together, []) is None:
-            passed = together
-        elif half:
-            passed, stiff = _admitted(model, half, passed, probe)
-            frozen += stiff
+        rest: Sequence[ChannelGroup] = half
+        if alike and not _contested(together) and probe.fault(together, []) is None:
+            passed, rest = together, [group for group in half if _kind(group) in stiff]
+        if len(rest) == len(half) > 1:
+            passed, why_not = _admitted(model, half, passed, probe, stiff)
+            frozen += why_not
+        else:
+            for group in rest:
+                passed, why_not = _admitted(model, [group], passed, probe, stiff)
+                frozen += why_not
     return list(passed), frozen
+
+
+def _kind(group: ChannelGroup) -> _Kind:
+    """What groups of layers that are alike, one after the other, have in common: their tensors but for the numbers."""
+    return frozenset((re.sub(r"\d+", "#", name), axis) for name, axis in group.tensors)
 
 
 def _like(model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup]) -> ChannelGroup:
@@ -131,12 +145,13 @@ def _contested(groups: Sequence[ChannelGroup]) -> bool:
 
 
 def _fitting(
-    model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup], probe: _Probe
+    model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup], probe: _Probe, stiff: set[_Kind]
 ) -> tuple[ChannelGroup | None, str]:
     """The group with the counts that make it pass, alone and with those that have; or none and the reason."""
     learned = {tuple(count.attribute for count in each.counts) for each in passed}
     options = sorted(
-        guesses(candidates(model, group)), key=lambda counts: tuple(count.attribute for count in counts) not in learned
+        guesses(candidates(model, group) if _kind(group) not in stiff else ()),
+        key=lambda counts: tuple(count.attribute for count in counts) not in learned,
     )
     reasons = {}
     for counts in options:
@@ -145,6 +160,8 @@ def _fitting(
         if fault is None and not _contested([*passed, tried]):
             return tried, ""
         reasons[counts] = fault or "an attribute that counts its channels counts those of another group"
+    if len(options) > 1:
+        stiff.add(_kind(group))
     return None, reasons[()]
 
 

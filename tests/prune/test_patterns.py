@@ -97,14 +97,15 @@ class Standardized(nn.Conv2d):
         return F.conv2d(x, weight, self.bias)
 
 
-def test_weights_that_are_standardized_when_called_keep_what_they_read(kit):
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_weights_that_are_standardized_when_called_keep_what_they_read(kit, kernel):
     net = Net(
         lambda m, x: m.c(torch.relu(m.b(torch.relu(m.a(x))))),
-        a=Standardized(3, 8, 1),
-        b=Standardized(8, 12, 1),
+        a=Standardized(3, 8, kernel),
+        b=Standardized(8, 12, kernel),
         c=nn.Conv2d(12, 2, 1),
     )
-    coupling, _ = kit.check(kit.settle(net), kit.batch(3, 4, 4))
+    coupling, _ = kit.check(kit.settle(net), kit.batch(3, 7, 7))
     # What b reads is what its weights are standardized over; what it makes is not.
     assert widths(coupling) == {"b": 12}
     assert "removing a channel would change the others" in dict(coupling.frozen)["b.weight dim 1"]
@@ -160,3 +161,28 @@ def test_heads_of_windowed_attention_take_their_rows_of_the_table_along(kit):
     assert widths(coupling) == {"attention.qkv": 4}
     assert outcome.model.attention.table.shape == (9, 2)
     assert outcome.model.attention.num_heads == 2
+
+
+class Linear(nn.Module):
+    """Attention without a softmax, over channels that one convolution makes, in fp32 whatever comes in."""
+
+    def __init__(self, heads=4, size=2):
+        super().__init__()
+        self.size = size
+        self.qkv = nn.Conv2d(3, 3 * heads * size, 1, bias=False)
+        self.proj = nn.Conv2d(heads * size, 2, 1)
+
+    def forward(self, x):
+        n, _, h, w = x.shape
+        qkv = self.qkv(x).reshape(n, -1, 3 * self.size, h * w).transpose(-1, -2)
+        q, k, v = (part.to(torch.float64) for part in qkv.chunk(3, -1))
+        q, k, v = torch.relu(q), torch.relu(k), F.pad(v, (0, 1), value=1.0)
+        out = q @ (k.transpose(-1, -2) @ v)
+        out = out[..., :-1] / (out[..., -1:] + 1e-3)
+        return self.proj(out.to(x.dtype).transpose(-1, -2).reshape(n, -1, h, w))
+
+
+def test_heads_of_linear_attention_go_whole(kit):
+    coupling, outcome = kit.check(kit.settle(Linear()), kit.batch(3, 4, 4), grid=1, exact=False)
+    assert widths(coupling) == {"qkv": 4}
+    assert outcome.model.qkv.out_channels == 12

@@ -67,7 +67,7 @@ Networks of timm and torchvision with random weights, through everything, each i
 Images are random and as small as a network takes, 64 to 256 pixels. Weights are those of a fresh network with its zeros
 and ones shaken up and its BatchNorm statistics settled, so that no comparison is of nothing with nothing. Detectors are
 taken up to their heads: what chooses boxes is no part of the network. A line of timm is represented by its smallest
-network; those that have no small one have three blocks (*depth 3*).
+network; of the blocks of a Transformer, all alike, three are built where its builder lets one say so (*depth 3*).
 """
 
 _OTHERS = """## Beside Torch-Pruning
