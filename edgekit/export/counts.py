@@ -42,9 +42,11 @@ def macs_by_module(model: nn.Module, example: Batch) -> dict[str, int]:
     >>> macs_by_module(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), Batch((torch.ones(4, 3),), {}, None))["0"]
     6
     """
+    # The counter hooks into the gradients of what goes into a module, where it wants some: a class token as it is.
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), _plain_kernels(), counter:
-        example.call(copy.deepcopy(model).eval())
+        example.call(twin)
     per_sample = 2 * max(1, len(example))
     root = f"{type(model).__name__}."
     return {

@@ -23,6 +23,7 @@ from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.counts import Count
 from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
+from edgekit.prune.regions import open_regions
 from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
 from edgekit.prune.walk import Value, Values, Walk, alive
@@ -148,7 +149,7 @@ def trace(model: nn.Module, example: Batch) -> ExportedProgram:
         with torch.no_grad(), warnings.catch_warnings():
             # torch.export warns of the flat weights that nn.LSTM keeps beside its parameters: not ours to judge.
             warnings.filterwarnings("ignore", message="The tensor attributes? ")
-            return torch.export.export(model, example.args, example.kwargs, strict=False)
+            return open_regions(torch.export.export(model, example.args, example.kwargs, strict=False))
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise PruneError(

@@ -32,7 +32,8 @@ def _leads_to_batch(node: Node, at: int, seen: set[tuple[Node, int]]) -> bool:
     if (node, at) in seen:
         return False
     seen.add((node, at))
-    users = [user for user in node.users if user.op == "call_function"]
+    # A check of a tensor's type reads it and gives nothing.
+    users = [user for user in node.users if user.op == "call_function" and user.meta.get("val") is not None]
     if any(_is_batch(node, user, at) for user in users):
         return True
     on = [user for user in users if user.target not in PRODUCTS and not any(end in str(user.target) for end in ENDS)]

@@ -22,15 +22,15 @@ def convolution(walk: Walk, node: Node) -> Value:
         walk.pin((dim,), "a kernel's size")
     channels_in, out = x[1], weight[0]
     assert out is not None
-    assert weight[1] is not None
     if groups == 1:
         if transposed:
             walk.couple(weight[0], channels_in, f"{node.name} reads fixed channels")
             out = weight[1]
+            assert out is not None
         else:
             walk.couple(weight[1], channels_in, f"{node.name} reads fixed channels")
     else:
-        walk.atoms.pin(weight[1], "the channels inside a group")
+        walk.pin(weight[1:2], "the channels inside a group")
         if transposed:
             walk.couple(weight[0], channels_in, f"{node.name} reads fixed channels")
             channels_in, out = weight[0], walk.atoms.fresh(shape_of(node)[1])
@@ -81,6 +81,9 @@ def batch_norm(walk: Walk, node: Node) -> Value:
         value = walk.value(node.args[index])
         if value is not None:
             walk.couple(value[0], x[1], f"{node.name} normalizes fixed channels")
+    if node.args[5]:
+        # By the statistics of what comes in, as weights are standardized: what they are taken over has to stay.
+        walk.pin((x[0], *x[2:]), f"{node.name} normalizes over it: removing a channel would change the others")
     return x
 
 

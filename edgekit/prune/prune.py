@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgekit.prune.surgery import apply
 from edgekit.store import write_atomic, write_json
 from edgekit.workload import Batch
 
+_Kind = frozenset[tuple[str, int]]
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
 
 
@@ -66,22 +68,68 @@ def analyse(model: nn.Module, example: Batch) -> Coupling:
     probe = _Probe(model=_stirred(model), example=example, coupling=coupling)
     # A removed block hides what goes on inside it, so that groups go without blocks first.
     if _contested(groups) or (probe.fault(groups, []) or probe.fault(groups, blocks)) is not None:
-        # Something is wrong with one of them: take each alone, and then with those that have passed.
-        candidates, groups = groups, []
-        for group in candidates:
-            fits, why = _fitting(model, group, groups, probe)
-            if fits is not None:
-                groups.append(fits)
-            else:
-                frozen.append((group.name, why))
-        rest, blocks = blocks, []
-        for block in rest:
-            fitting, why = _removable(block, groups, blocks, probe)
-            if fitting is not None:
-                blocks.append(fitting)
-            else:
-                frozen.append((f"block {block.name}", why))
+        groups, fixed = _admitted(model, groups, [], probe, set())
+        frozen += fixed
+        blocks, fixed = _going(blocks, groups, [], probe)
+        frozen += fixed
     return replace(coupling, groups=tuple(groups), blocks=tuple(blocks), frozen=tuple(frozen))
+
+
+def _admitted(
+    model: nn.Module, groups: Sequence[ChannelGroup], passed: Sequence[ChannelGroup], probe: _Probe, stiff: set[_Kind]
+) -> tuple[list[ChannelGroup], list[tuple[str, str]]]:
+    """Those that have passed with those of `groups` that do, and the reasons for the others.
+
+    Where all of them pass at once, that is it; else each half is taken, so that many sound groups cost few probes. For
+    kinds that are in `stiff`, because no counts helped one of them, none are guessed again.
+    """
+    if len(groups) == 1:
+        fits, why = _fitting(model, groups[0], passed, probe, stiff)
+        return ([*passed], [(groups[0].name, why)]) if fits is None else ([*passed, fits], [])
+    frozen: list[tuple[str, str]] = []
+    for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
+        alike = [_like(model, group, passed) for group in half if _kind(group) not in stiff]
+        together = [*passed, *alike]
+        rest: Sequence[ChannelGroup] = half
+        if alike and not _contested(together) and probe.fault(together, []) is None:
+            passed, rest = together, [group for group in half if _kind(group) in stiff]
+        if len(rest) == len(half) > 1:
+            passed, why_not = _admitted(model, half, passed, probe, stiff)
+            frozen += why_not
+        else:
+            for group in rest:
+                passed, why_not = _admitted(model, [group], passed, probe, stiff)
+                frozen += why_not
+    return list(passed), frozen
+
+
+def _kind(group: ChannelGroup) -> _Kind:
+    """What groups of layers that are alike, one after the other, have in common: their tensors but for the numbers."""
+    return frozenset((re.sub(r"\d+", "#", name), axis) for name, axis in group.tensors)
+
+
+def _like(model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup]) -> ChannelGroup:
+    """The group with the counts that made others pass, if it has attributes of the same names."""
+    learned = {tuple(count.attribute for count in each.counts) for each in passed if each.counts}
+    options = guesses(candidates(model, group)) if learned else ()
+    fit = next((each for each in options if tuple(count.attribute for count in each) in learned), None)
+    return group if fit is None else replace(group, counts=fit)
+
+
+def _going(
+    blocks: Sequence[Block], groups: Sequence[ChannelGroup], passed: Sequence[Block], probe: _Probe
+) -> tuple[list[Block], list[tuple[str, str]]]:
+    """The same for blocks, with groups that have passed."""
+    if not blocks or probe.fault(groups, [*passed, *blocks]) is None:
+        return [*passed, *blocks], []
+    if len(blocks) == 1:
+        fits, why = _removable(blocks[0], groups, passed, probe)
+        return ([*passed], [(f"block {blocks[0].name}", why)]) if fits is None else ([*passed, fits], [])
+    frozen: list[tuple[str, str]] = []
+    for half in (blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]):
+        passed, fixed = _going(half, groups, passed, probe)
+        frozen += fixed
+    return list(passed), frozen
 
 
 def _guessed(model: nn.Module, group: ChannelGroup) -> ChannelGroup:
@@ -97,12 +145,13 @@ def _contested(groups: Sequence[ChannelGroup]) -> bool:
 
 
 def _fitting(
-    model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup], probe: _Probe
+    model: nn.Module, group: ChannelGroup, passed: Sequence[ChannelGroup], probe: _Probe, stiff: set[_Kind]
 ) -> tuple[ChannelGroup | None, str]:
     """The group with the counts that make it pass, alone and with those that have; or none and the reason."""
     learned = {tuple(count.attribute for count in each.counts) for each in passed}
     options = sorted(
-        guesses(candidates(model, group)), key=lambda counts: tuple(count.attribute for count in counts) not in learned
+        guesses(candidates(model, group) if _kind(group) not in stiff else ()),
+        key=lambda counts: tuple(count.attribute for count in counts) not in learned,
     )
     reasons = {}
     for counts in options:
@@ -111,6 +160,8 @@ def _fitting(
         if fault is None and not _contested([*passed, tried]):
             return tried, ""
         reasons[counts] = fault or "an attribute that counts its channels counts those of another group"
+    if len(options) > 1:
+        stiff.add(_kind(group))
     return None, reasons[()]
 
 

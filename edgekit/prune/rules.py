@@ -24,15 +24,21 @@ from edgekit.prune.shapes import (
     expand,
     gated,
     getitem,
+    look_up,
     pad,
+    patches,
     permute,
     pixel_shuffle,
+    pixel_unshuffle,
     repeat,
     repeat_each,
     reshape,
     split,
     stack,
+    sum_of_patches,
+    turn,
     unbind,
+    windows,
 )
 from edgekit.prune.walk import Dim, Value, Values, Walk, argument, shape_of
 
@@ -85,17 +91,24 @@ def spatial_with_indices(walk: Walk, node: Node) -> list[Value]:
 
 
 def reduce(walk: Walk, node: Node) -> Value:
-    """Sums and means: free over dimensions without channels; channels that are summed over are frozen."""
+    """Sums, means, norms: free over dimensions without channels; channels that are summed over are frozen."""
     value = walk.value(node.args[0])
     assert value is not None
-    over = argument(node, 1, "dim")
+    names = [each.name for each in node.target._schema.arguments]  # type: ignore[union-attr] # noqa: SLF001
+    over = argument(node, names.index("dim"), "dim") if "dim" in names else None
     dims = range(len(value)) if over is None else [over] if isinstance(over, int) else over
     reduced = {int(dim) % len(value) for dim in dims} or set(range(len(value)))
     for index in reduced:
         walk.pin((value[index],), f"{node.name} reduces over it")
-    if len(shape_of(node)) == len(value):
+    if argument(node, names.index("keepdim"), "keepdim", default=False) if "keepdim" in names else False:
         return tuple(None if index in reduced else dim for index, dim in enumerate(value))
     return tuple(dim for index, dim in enumerate(value) if index not in reduced)
+
+
+def reduce_to_two(walk: Walk, node: Node) -> list[Value]:
+    """A spread with its mean, an extreme with its place: two outputs of one shape."""
+    value = reduce(walk, node)
+    return [value, value]
 
 
 def softmax(walk: Walk, node: Node) -> Value:
@@ -121,7 +134,7 @@ def _table(rules: Mapping[Rule, str]) -> dict[Any, Rule]:
 RULES: Mapping[Any, Rule] = _table(
     {
         broadcast: "add add_ sub sub_ mul mul_ div div_ maximum minimum where rsub pow atan2 masked_fill masked_fill_ "
-        "eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or",
+        "eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or addcmul addcdiv lerp",
         same: "relu relu_ relu6 relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu silu silu_ mish "
         "mish_ sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ "
         "hardswish hardswish_ hardsigmoid hardsigmoid_ log_sigmoid "
@@ -152,17 +165,25 @@ RULES: Mapping[Any, Rule] = _table(
         unbind: "unbind",
         gated: "glu",
         pixel_shuffle: "pixel_shuffle",
+        pixel_unshuffle: "pixel_unshuffle",
+        patches: "im2col",
+        sum_of_patches: "col2im",
+        windows: "unfold",
+        look_up: "index.Tensor",
+        turn: "roll flip",
         channel_shuffle: "channel_shuffle native_channel_shuffle",
-        repeat: "repeat",
+        repeat: "repeat tile",
         repeat_each: "repeat_interleave.self_int",
         split: "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk",
         cut: "slice select.int narrow",
         pad: "pad constant_pad_nd",
-        reduce: "mean.dim sum.dim_IntList amax amin mean sum",
+        reduce: "mean.dim sum.dim_IntList amax amin mean sum linalg_vector_norm norm.ScalarOpt_dim logsumexp "
+        "prod.dim_int var.dim var.correction std.dim std.correction",
+        reduce_to_two: "var_mean.dim var_mean.correction std_mean.dim std_mean.correction max.dim min.dim",
         softmax: "softmax log_softmax",
         permute: "permute transpose.int t mT",
-        reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as",
-        expand: "expand expand_as",
+        reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as",
+        expand: "expand expand_as broadcast_to",
         constant: "zeros ones full arange scalar_tensor new_zeros new_ones new_full empty",
     }
 )

@@ -81,6 +81,75 @@ def pixel_shuffle(walk: Walk, node: Node) -> Value:
     return (*value[:-3], parts[0], None, None)
 
 
+def pixel_unshuffle(walk: Walk, node: Node) -> Value:
+    """Each channel becomes as many as a pixel of the smaller image has pixels of the larger one."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    dim = value[-3]
+    return (*value[:-3], None if dim is None else np.repeat(dim, int(node.args[1]) ** 2), None, None)  # type: ignore[arg-type]
+
+
+def patches(walk: Walk, node: Node) -> Value:
+    """[n, channels, space] to [n, channels * places in a kernel, positions]."""
+    value, kernel = walk.value(node.args[0]), argument(node, 1, "kernel_size")
+    assert value is not None
+    walk.pin(value[-2:], f"{node.name} works along it")
+    dim = value[-3]
+    return (*value[:-3], None if dim is None else np.repeat(dim, int(np.prod(kernel))), None)
+
+
+def sum_of_patches(walk: Walk, node: Node) -> Value:
+    """The way back: the places in a kernel of one channel go together."""
+    value, kernel = walk.value(node.args[0]), argument(node, 2, "kernel_size")
+    assert value is not None
+    walk.pin(value[-1:], f"{node.name} works along it")
+    dim = value[-2]
+    if dim is None:
+        return (*value[:-2], None, None, None)
+    first, *others = dim.reshape(-1, int(np.prod(kernel))).T
+    for other in others:
+        walk.atoms.join(first, other)
+    return (*value[:-2], first, None, None)
+
+
+def windows(walk: Walk, node: Node) -> Value:
+    """Windows along a dimension, a further one behind: free along one without channels."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    at = int(argument(node, 1, "dimension")) % len(value)
+    walk.pin((value[at],), f"{node.name} works along it")
+    return (*value[:at], None, *value[at + 1 :], None)
+
+
+def turn(walk: Walk, node: Node) -> Value:
+    """Rolled or flipped along dimensions without channels."""
+    value = walk.value(node.args[0])
+    assert value is not None
+    is_roll = node.target == aten.roll.default
+    dims = argument(node, 2, "dims", ()) if is_roll else argument(node, 1, "dims")
+    turned = {int(dim) % len(value) for dim in dims} or set(range(len(value)))
+    for index in turned:
+        walk.pin((value[index],), f"{node.name} moves along it")
+    return tuple(None if index in turned else dim for index, dim in enumerate(value))
+
+
+def look_up(walk: Walk, node: Node) -> Value:
+    """A table read by whole numbers, as of relative positions: what is not looked up along keeps its channels."""
+    value, given = walk.value(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
+    assert value is not None
+    places = [at for at, index in enumerate(given) if index is not None]
+    assert all(given[at].meta["val"].dtype != torch.bool for at in places)
+    for at in places:
+        walk.pin((value[at],), f"{node.name} takes fixed indexes")
+    for index in (given[at] for at in places):
+        walk.pin(walk.values[index], f"{node.name} looks up by it")
+    new: Value = (None,) * max(len(shape_of(given[at])) for at in places)
+    kept = [dim for at, dim in enumerate(value) if at not in places]
+    # What is looked up stands where the indexes stood if those are neighbours, else in front.
+    front = places[0] if places[-1] - places[0] == len(places) - 1 else 0
+    return (*kept[:front], *new, *kept[front:])
+
+
 def channel_shuffle(walk: Walk, node: Node) -> Value:
     """Each of the groups that are interleaved loses the same channels."""
     value = walk.value(node.args[0])
@@ -96,8 +165,10 @@ def channel_shuffle(walk: Walk, node: Node) -> Value:
 
 def repeat(walk: Walk, node: Node) -> Value:
     """Each channel appears several times."""
-    value, times = walk.value(node.args[0]), argument(node, 1, "repeats")
+    value, times = walk.value(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
     assert value is not None
+    # A tile may leave out the first dimensions.
+    times = [1] * (len(value) - len(times)) + times
     aligned = (*(None for _ in range(len(times) - len(value))), *value)
     return tuple(None if dim is None else np.tile(dim, int(n)) for dim, n in zip(aligned, times, strict=True))
 

@@ -49,3 +49,17 @@ def test_resnet20_has_the_published_count(shared):
 def test_shared_weights_count_once():
     layer = nn.Linear(3, 3)
     assert parameter_count(nn.Sequential(layer, layer)) == 12
+
+
+def test_a_class_token_goes_into_a_module():
+    class Token(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.layer = nn.Parameter(torch.randn(1, 4)), nn.Linear(4, 5)
+
+        def forward(self, x):
+            return x + self.layer(self.token.expand(len(x), -1))
+
+    model = Token()
+    assert mac_count(model, batch(torch.randn(2, 5))) == 4 * 5
+    assert all(value.requires_grad for value in model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 import torch
@@ -286,6 +287,32 @@ def test_groups_that_fail_together_do_not_pass_because_each_passes_alone(kit):
     coupling, _ = kit.check(kit.settle(net), kit.batch(3, 8, 8))
     assert widths(coupling) == {"a.0": 16}
     assert "neither is whole" in dict(coupling.frozen)["b.0"]
+
+
+def test_one_unsound_group_among_many_costs_few_probes(kit, monkeypatch):
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(6, 6) for _ in range(17)])
+
+        def forward(self, x):
+            for index, layer in enumerate(self.layers):
+                x = layer(torch.relu(x)) * (1.0 if index != 11 else x.shape[-1])
+            return x
+
+    verbs = sys.modules["edgekit.prune.prune"]
+
+    probes = []
+    monkeypatch.setattr(
+        verbs._Probe,
+        "fault",
+        lambda self, *given, plain=verbs._Probe.fault: probes.append(given) or plain(self, *given),
+    )
+    found = room.analyse(Deep().eval(), kit.batch(6))
+    # The input of the twelfth layer is what it is scaled by.
+    assert {group.name for group in found.groups} == {f"layers.{index}" for index in range(16) if index != 10}
+    assert "layers.10" in dict(found.frozen)
+    assert len(probes) < len(found.groups)
 
 
 def test_tied_weights_stay(kit):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -152,18 +154,36 @@ def test_heads_replay_lift_and_print(kit, tmp_path):
             room.apply(net, room.PrunePlan.from_dict({**data, "counts": counts}))
 
 
-def test_code_that_divides_the_width_freezes_its_heads(kit):
-    class Divided(Packed):
-        def forward(self, x):
-            n, t, width = x.shape
-            parts = self.qkv(x).reshape(n, t, 3, self.num_heads, width // self.num_heads)
-            x = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4).unbind(0))
-            return self.proj(x.transpose(1, 2).reshape(n, t, width))
+class Divided(Packed):
+    """It takes the size of its heads from the width of what comes in."""
 
+    def forward(self, x):
+        n, t, width = x.shape
+        parts = self.qkv(x).reshape(n, t, 3, self.num_heads, width // self.num_heads)
+        x = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4).unbind(0))
+        return self.proj(x.transpose(1, 2).reshape(n, t, width))
+
+
+def test_code_that_divides_the_width_freezes_its_heads(kit):
     coupling = room.analyse(kit.settle(Layer(Divided("reshape"))), kit.batch(6, 3))
     assert coupling.groups == ()
     assert "the pruned model does not run: RuntimeError: shape" in dict(coupling.frozen)["attention.qkv"]
     assert [block.name for block in coupling.blocks] == ["attention"]
+
+
+def test_what_no_count_helps_is_guessed_once_for_all_blocks_that_are_alike(kit, monkeypatch):
+    verbs, probed = sys.modules["edgekit.prune.prune"], Counter()
+
+    def fault(self, groups, blocks, plain=verbs._Probe.fault):
+        probed.update([groups[0].name] if len(groups) == 1 else [])
+        return plain(self, groups, blocks)
+
+    monkeypatch.setattr(verbs._Probe, "fault", fault)
+    layers = [nn.Sequential(nn.LayerNorm(WIDTH), Divided("reshape")) for _ in range(4)]
+    coupling = room.analyse(kit.settle(nn.Sequential(*layers)), kit.batch(6, WIDTH))
+    assert {f"{index}.1.qkv" for index in range(4)} <= set(dict(coupling.frozen))
+    assert probed["0.1.qkv"] > 3
+    assert max(probed[f"{index}.1.qkv"] for index in range(1, 4)) <= 2
 
 
 class TwoOfOneNumber(nn.Module):

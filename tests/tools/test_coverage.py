@@ -1,0 +1,100 @@
+"""tools/coverage.py: what it concludes from what it found, and three real networks through the whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        import coverage_study.catalogue
+        import coverage_study.causes
+        import coverage_study.page
+        import coverage_study.torch_pruning_runner
+
+        yield coverage_study
+    for name in [name for name in sys.modules if name.startswith("coverage_study")]:
+        del sys.modules[name]
+
+
+def record(name: str, source: str = "timm", **stages):
+    states = {key.replace("_", " "): {"status": "passed", **value} for key, value in stages.items()}
+    return {"key": f"{source}-{name}", "source": source, "name": name, "parameters": 100, "stages": states}
+
+
+def test_the_page_holds_its_totals_against_the_bar(tool):
+    good = [record(f"n{i}", build={}, export={"exporter": "torch.export"}, prune={"parameters": 70}) for i in range(9)]
+    bad = record("n9", build={}, export={"status": "failed", "reason": "out of processor time"})
+    page = tool.page.page([*good, bad], 12)
+    assert "10 of 12 networks" in page
+    assert "| 95% pass export | 90.0% (9 of 10) | **missed** |" in page
+    assert "| 85% pass prune, with the proof | 90.0% (9 of 10) | holds |" in page
+    assert "| no wrong result that no gate saw | 0 | holds |" in page
+    assert "| export | limit of time or memory | 1: n9 |" in page
+    assert "70% left" in page
+
+
+def test_a_silent_error_is_shown(tool):
+    page = tool.page.page([record("net", build={}, export={"status": "unsound", "reason": "other values"})], 1)
+    assert "| no wrong result that no gate saw | 1 | **missed** |" in page
+    assert "timm-net, export: other values" in page
+
+
+def test_the_catalogue_names_each_network_once(tool):
+    found = tool.catalogue.subjects()
+    assert len({each.key for each in found}) == len(found)
+    assert sum(each.source == "timm" for each in found) >= 150
+
+
+def test_what_another_tool_removed_is_read_from_its_result(tool):
+    runner = tool.torch_pruning_runner
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    for wrong in (False, True):
+        smaller = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+        kept, read = torch.tensor([0, 2, 3, 5]), torch.tensor([0, 2, 3, 4] if wrong else [0, 2, 3, 5])
+        with torch.no_grad():
+            smaller[0].weight.copy_(model[0].weight[kept])
+            smaller[0].bias.copy_(model[0].bias[kept])
+            smaller[2].weight.copy_(model[2].weight[:, read])
+            smaller[2].bias.copy_(model[2].bias)
+        gone = dict(runner.removed(model, smaller))
+        np.testing.assert_array_equal(gone["0.weight"][0], [1, 4])
+        np.testing.assert_array_equal(gone["2.weight"][1], [1, 5] if wrong else [1, 4])
+        apart = runner.difference(runner.masked(model, gone), smaller, torch.randn(7, 5))
+        assert (apart > 1e-3) == wrong
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_three_networks_of_timm_go_through_the_whole(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("timm", reason="timm is not installed: it is no dependency of edgekit")
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent))
+    from coverage import main
+
+    work, out = tmp_path / "work", tmp_path / "out"
+    only = "timm-(resnet10t|lcnet_035|vit_wee_patch16_reg1_gap_256)$"
+    arguments = ["--only", only, "--work", str(work), "--out", str(out)]
+    assert main(arguments) == 0
+    found = json.loads((out / "results.json").read_text())
+    assert len(found) == 3
+    for each in found:
+        assert {name: stage["status"] for name, stage in each["stages"].items()} == dict.fromkeys(
+            ("build", "export", "prune", "export pruned", "int8"), "passed"
+        )
+    assert "3/3" in capsys.readouterr().out
+    # The same command has nothing left to do.
+    assert main(arguments) == 0
+    assert "1/" not in capsys.readouterr().out

@@ -1,0 +1,169 @@
+"""Making a network to try: built, given weights as training would leave them, and an input that it takes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from coverage_study.catalogue import Subject
+from torch import Tensor, nn
+
+SIDES = (64, 96, 128, 224, 256)
+"""Sizes of images in pixels, the smallest that a network takes is used."""
+
+
+@contextmanager
+def without_operators() -> Iterator[None]:
+    """Let torchvision be imported where its compiled operators are missing: it describes them to torch on import.
+
+    What needs one of them (non-maximum suppression, region pooling) fails when it is called.
+    """
+    register = torch.library.register_fake
+
+    def forgiving(op: Any, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        def describe(function: Any) -> Any:
+            try:
+                return register(op, *args, **kwargs)(function)
+            except RuntimeError:
+                if str(op).startswith("torchvision::"):
+                    return function
+                raise
+
+        return describe
+
+    torch.library.register_fake = forgiving  # type: ignore[assignment] # a stand-in for the time of an import
+    try:
+        yield
+    finally:
+        torch.library.register_fake = register
+
+
+def load_packages() -> None:
+    """Import what builds networks; timm needs torchvision."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with without_operators():
+            import torchvision
+        import timm
+    del torchvision, timm
+
+
+class Dense(nn.Module):
+    """A detector's network without what follows it: choosing boxes is no part of a network's graph.
+
+    It returns what the heads say of each level; of a detector in two stages, what the first one says.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = detector.backbone
+        self.head: Any = detector.rpn.head if hasattr(detector, "rpn") else detector.head
+
+    def forward(self, x: Tensor) -> Any:
+        """What the head makes of the features of images [n, 3, rows, columns]."""
+        features = self.backbone(x)
+        return self.head([features] if isinstance(features, Tensor) else list(features.values()))
+
+
+def build(subject: Subject) -> tuple[nn.Module, Tensor, dict[str, Any]]:
+    """The network, two images for it, and what is worth knowing: size, builder's options, parameters.
+
+    Raises:
+        RuntimeError: it takes images of no size that was tried.
+    """
+    refused = ""
+    for side in SIDES:
+        for sized in (True, False):
+            try:
+                model = _made(subject, side if sized else None)
+            except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+                refused = f"{type(error).__name__}: {error}"
+                continue
+            images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+            try:
+                with torch.no_grad():
+                    model(images)
+                seasoned(model, images)
+                with torch.no_grad():
+                    model(images)
+            except Exception as error:  # noqa: BLE001 - networks raise whatever they like at sizes that do not fit
+                refused = f"{type(error).__name__}: {error}"
+                continue
+            options = {**subject.options, **({"img_size": side} if sized and subject.source == "timm" else {})}
+            parameters = sum(value.numel() for value in model.parameters())
+            return model, images, {"side": side, "options": options, "parameters": parameters}
+    raise RuntimeError(f"it takes images of none of {SIDES} pixels: {refused}")
+
+
+def _made(subject: Subject, side: int | None) -> nn.Module:
+    torch.manual_seed(0)
+    if subject.source == "timm":
+        import timm
+
+        sized = {} if side is None else {"img_size": side}
+        return timm.create_model(subject.name, pretrained=False, num_classes=10, **subject.options, **sized).eval()
+    import torchvision
+
+    if side is not None and not subject.name.startswith("vit_"):
+        raise TypeError("only Vision Transformers take a size")
+    given: dict[str, Any] = {"weights": None}
+    area = subject.name.rpartition("_")[2]
+    if hasattr(torchvision.models.detection, subject.name):
+        made = torchvision.models.get_model(subject.name, weights_backbone=None, **given)
+        return Dense(made).eval()
+    if hasattr(torchvision.models.segmentation, subject.name) and area != "":
+        return torchvision.models.get_model(subject.name, weights_backbone=None, num_classes=5, **given).eval()
+    if side is not None:
+        given["image_size"] = side
+    if subject.name in ("googlenet", "inception_v3"):
+        given["init_weights"] = True
+    return torchvision.models.get_model(subject.name, num_classes=10, **given).eval()
+
+
+@torch.no_grad()
+def seasoned(model: nn.Module, images: Tensor) -> None:
+    """Give a fresh network weights that hide nothing, in place.
+
+    Training starts from zeros and ones that a trained network does not have: branches that begin with a scale of
+    nothing, heads of zeros, normalizations that do nothing. Every comparison would be one of nothing with nothing.
+    """
+    generator = torch.Generator().manual_seed(2)
+
+    def noise(value: Tensor) -> Tensor:
+        return torch.randn(value.shape, generator=generator)
+
+    for value in model.parameters():
+        if not value.is_floating_point() or not value.numel():
+            continue
+        spread, mean = float(value.std(correction=0)), float(value.mean())
+        if spread > 1e-4:
+            continue
+        if value.ndim > 1 and value.shape[0] > 1 and abs(mean) < 1e-4:
+            value.copy_(noise(value) * max(1, value[0].numel()) ** -0.5)
+        elif abs(mean) < 1e-2:  # A bias, or the scale of a branch.
+            value.copy_(0.1 * noise(value) + (0.3 if mean else 0.0))
+        else:
+            value.mul_(1 + 0.1 * noise(value))
+    _settle(model, images)
+
+
+def _settle(model: nn.Module, images: Tensor) -> None:
+    """Let every BatchNorm see what comes in, one after the other, so that nothing grows from layer to layer."""
+    norms = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001
+
+    def hook(module: Any, inputs: Any) -> None:
+        x = inputs[0]
+        if module.running_mean is not None and x.ndim > 1:
+            axes = [axis for axis in range(x.ndim) if axis != 1]
+            module.running_mean.copy_(x.mean(axes))
+            module.running_var.copy_(x.var(axes, correction=0).clamp_min(1e-3))
+
+    hooks = [norm.register_forward_pre_hook(hook) for norm in norms]
+    try:
+        model(images)
+    finally:
+        for each in hooks:
+            each.remove()
