@@ -11,8 +11,12 @@ from typing import Any
 
 import torch
 from catalogue import HERE, weights_folder
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+
+Objective = Callable[[nn.Module, Any], Tensor]
+"""(network, `edgekit.workload.Batch`) to a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +27,15 @@ class Recipe:
         network: makes it, untrained.
         epochs: passes over the training data unless the command line says otherwise.
         settings: everything else of `edgekit.training.FitConfig`.
+        objective: (network, batch) to the loss; cross entropy unless given.
+        score: (network, test data) to what is printed of it; the accuracy unless given.
     """
 
     network: Callable[[], nn.Module]
     epochs: float
     settings: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective | None = None
+    score: Callable[[nn.Module, Dataset[Any]], str] | None = None
 
 
 def data_folder() -> Path:
@@ -59,7 +67,7 @@ def train(name: str, recipe: Recipe, data: Dataset[Any], epochs: float) -> nn.Mo
     network = fit(
         recipe.network(),
         data,
-        lambda network, batch: task.loss(batch.call(network), batch.target),
+        recipe.objective or (lambda network, batch: task.loss(batch.call(network), batch.target)),
         FitConfig(epochs=epochs, **recipe.settings),
         progress=_Lines(),
     ).model
@@ -99,7 +107,7 @@ def command_line(
     train_data: Callable[[], Dataset[Any]],
     test_data: Callable[[], Dataset[Any]],
 ) -> None:
-    """`train NAME --epochs E` for a project's networks; prints the accuracy on the test data."""
+    """`train NAME --epochs E` for a project's networks; prints their score on the test data."""
     from edgekit.export import mac_count, parameter_count
     from edgekit.workload import Batch
 
@@ -114,7 +122,9 @@ def command_line(
     epochs = recipe.epochs if arguments.epochs is None else arguments.epochs
     network = train(name, recipe, train_data(), epochs)
     seconds, data = time.monotonic() - begin, test_data()
-    macs = mac_count(network, Batch((torch.as_tensor(data[0][0])[None],), {}, None))
+    *inputs, _ = data[0]
+    macs = mac_count(network, Batch(tuple(torch.as_tensor(x)[None] for x in inputs), {}, None))
     print(f"{name}: {macs / 1e6:.2f} M MACs, {parameter_count(network)} parameters, weights in {weights_folder()}")
     print(f"{name}: {epochs:g} epochs in {seconds:.0f} s")
-    print(f"{name}: {accuracy(network, data):.2f} % on the test split")
+    score = recipe.score or (lambda network, data: f"{accuracy(network, data):.2f} %")
+    print(f"{name}: {score(network, data)} on the test split")
