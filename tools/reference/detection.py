@@ -204,9 +204,12 @@ def task() -> Task:
 
 @torch.no_grad()
 def score(network: nn.Module, data: Dataset[Any]) -> str:
-    """mAP and F1 of the first 2,000 pictures."""
+    """MAP and F1 of the first 2,000 pictures."""
     network.eval()
-    batches = [([o.numpy() for o in network(x)], y.numpy()) for x, y in DataLoader(torch.utils.data.Subset(data, range(2000)), 250)]
+    batches = [
+        ([o.numpy() for o in network(x)], y.numpy())
+        for x, y in DataLoader(torch.utils.data.Subset(data, range(2000)), 250)
+    ]
     outputs = tuple(np.concatenate([batch[0][each] for batch in batches]) for each in range(2))
     target = np.concatenate([batch[1] for batch in batches])
     return f"mAP@0.5 {average_precision(outputs, target):.2f} %, F1 {task().value(outputs, target):.2f} %"

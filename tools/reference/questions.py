@@ -57,7 +57,13 @@ RECIPES = {
     "questioner": Recipe(
         network=lambda: Questioner(len(WORDS), len(ANSWERS)),
         epochs=12,
-        settings={"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05, "batch_size": 128, "clip_norm": 1.0},
+        settings={
+            "optimizer": "adamw",
+            "learning_rate": 2e-3,
+            "weight_decay": 0.05,
+            "batch_size": 128,
+            "clip_norm": 1.0,
+        },
     )
 }
 

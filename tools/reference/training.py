@@ -14,7 +14,6 @@ from catalogue import HERE, weights_folder
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-
 Objective = Callable[[nn.Module, Any], Tensor]
 """(network, `edgekit.workload.Batch`) to a scalar."""
 
@@ -29,6 +28,8 @@ class Recipe:
         settings: everything else of `edgekit.training.FitConfig`.
         objective: (network, batch) to the loss; cross entropy unless given.
         score: (network, test data) to what is printed of it; the accuracy unless given.
+        data: what gives training and test data, where the project's networks do not share them.
+        by_hand: (epochs) to the trained network, where one loss and one optimizer will not do.
     """
 
     network: Callable[[], nn.Module]
@@ -36,6 +37,8 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     objective: Objective | None = None
     score: Callable[[nn.Module, Dataset[Any]], str] | None = None
+    data: tuple[Callable[[], Dataset[Any]], Callable[[], Dataset[Any]]] | None = None
+    by_hand: Callable[[float], nn.Module] | None = None
 
 
 def data_folder() -> Path:
@@ -63,6 +66,8 @@ def train(name: str, recipe: Recipe, data: Dataset[Any], epochs: float) -> nn.Mo
     from edgekit.training import FitConfig, fit
 
     torch.manual_seed(0)
+    if recipe.by_hand is not None:
+        return keep(name, recipe.by_hand(epochs))
     task = classification()
     network = fit(
         recipe.network(),
@@ -71,6 +76,11 @@ def train(name: str, recipe: Recipe, data: Dataset[Any], epochs: float) -> nn.Mo
         FitConfig(epochs=epochs, **recipe.settings),
         progress=_Lines(),
     ).model
+    return keep(name, network)
+
+
+def keep(name: str, network: nn.Module) -> nn.Module:
+    """Write the weights of a network, and return it."""
     path = weights_folder() / f"{name}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
@@ -120,8 +130,9 @@ def command_line(
     name, recipe = arguments.network, recipes[arguments.network]
     begin = time.monotonic()
     epochs = recipe.epochs if arguments.epochs is None else arguments.epochs
-    network = train(name, recipe, train_data(), epochs)
-    seconds, data = time.monotonic() - begin, test_data()
+    learn_from, test_on = recipe.data or (train_data, test_data)
+    network = train(name, recipe, learn_from(), epochs)
+    seconds, data = time.monotonic() - begin, test_on()
     *inputs, _ = data[0]
     macs = mac_count(network, Batch(tuple(torch.as_tensor(x)[None] for x in inputs), {}, None))
     print(f"{name}: {macs / 1e6:.2f} M MACs, {parameter_count(network)} parameters, weights in {weights_folder()}")

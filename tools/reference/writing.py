@@ -144,7 +144,13 @@ class Steps(Dataset[tuple[Tensor, ...]]):
             x, k, v = layer(x, decoder.mask[: length - 1, : length - 1])
             keys.append(F.pad(k[0], (0, 0, 0, CONTEXT - length + 1)))
             values.append(F.pad(v[0], (0, 0, 0, CONTEXT - length + 1)))
-        return ids[length - 1 : length], torch.tensor(length - 1), torch.stack(keys), torch.stack(values), following[length - 1]
+        return (
+            ids[length - 1 : length],
+            torch.tensor(length - 1),
+            torch.stack(keys),
+            torch.stack(values),
+            following[length - 1],
+        )
 
 
 def step_train_data() -> Steps:
