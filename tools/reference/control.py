@@ -36,7 +36,7 @@ def environment() -> Any:
 
 
 def train_dqn(epochs: float) -> nn.Module:
-    """Double DQN (H. van Hasselt, A. Guez and D. Silver, 2016); an epoch is 1,000 steps. The best of its tests is kept."""
+    """Double DQN (H. van Hasselt, A. Guez and D. Silver, 2016); an epoch is 1,000 steps. What did best is kept."""
     world, rng = environment(), np.random.default_rng(0)
     network = QNetwork()
     target, best, best_return = copy.deepcopy(network), copy.deepcopy(network), -1.0
@@ -96,7 +96,7 @@ def play(policy: Callable[[np.ndarray], int], *, episodes: int = 20, seed: int =
 
 @cache
 def observations(split: str) -> TensorDataset:
-    """Items are (float32 [4], int64): what the trained policy sees when one action in five is drawn, and what it does."""
+    """Items are (float32 [4], int64): what the policy sees while one action in five is drawn, what it does."""
     network, world = cartpole(), environment()
     rng = np.random.default_rng(0 if split == "train" else 1)
     rows = []

@@ -4,8 +4,8 @@ r"""Detection as a user's project: an anchor-free detector finds handwritten dig
     edgekit compress tools/reference/detection.py:detector --train tools/reference/detection.py:train_data \
         --test tools/reference/detection.py:test_data --task tools/reference/detection.py:task
 
-The pictures are those of segments.py, with a box around the ink of each digit. The network leaves boxes as distances from
-cells; thresholds and non-maximum suppression are the bundle's post-processing.
+The pictures are those of segments.py, with a box around the ink of each digit. The network leaves boxes as distances
+from cells; thresholds and non-maximum suppression are the bundle's post-processing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ THRESHOLD, OVERLAP, MATCH = 0.05, 0.5, 0.5
 
 
 class Found(Dataset[tuple[Tensor, Tensor]]):
-    """Items are (float32 [3, 32, 32], float32 [MOST, 5]): a picture; class, x1, y1, x2, y2 of each digit, or class -1."""
+    """Items are (float32 [3, 32, 32], float32 [MOST, 5]): a picture; class, x1, y1, x2, y2 of each digit, or -1."""
 
     def __init__(self, split: str, *, augment: bool = False) -> None:
         self.pictures = torch.from_numpy(pictures(split)[0])
@@ -204,7 +204,7 @@ def task() -> Task:
 
 @torch.no_grad()
 def score(network: nn.Module, data: Dataset[Any]) -> str:
-    """MAP and F1 of the first 2,000 pictures."""
+    """Both mAP and F1 of the first 2,000 pictures."""
     network.eval()
     batches = [
         ([o.numpy() for o in network(x)], y.numpy())

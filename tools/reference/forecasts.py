@@ -4,8 +4,8 @@ r"""Time series as a user's project: a GRU and a TCN say how a series goes on.
     edgekit compress tools/reference/forecasts.py:tcn --train tools/reference/forecasts.py:train_data \
         --test tools/reference/forecasts.py:test_data --task tools/reference/forecasts.py:task --dynamic series:1=time
 
-The series come from stated processes. Half of them are demand with the hour and the day in it: two sines with periods 24
-and 168, whose amplitudes and phases differ from series to series, and an AR(2) process with the coefficients 0.6 and
+The series come from stated processes. Half of them are demand with the hour and the day in it: two sines with periods
+24 and 168, whose amplitudes and phases differ from series to series, and an AR(2) process with the coefficients 0.6 and
 -0.2. The others are as from a sensor on a body: a step frequency that wanders as an AR(1) process, its first two
 harmonics, white noise, values rounded to steps of 0.05 and one in fifty lost (0). Nobody can forecast the noise: the
 innovations of demand alone have a standard deviation of 0.3.

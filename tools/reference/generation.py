@@ -4,8 +4,8 @@ r"""Pictures as a user's project: an autoencoder, a VAE, a GAN's generator and a
     edgekit compress tools/reference/generation.py:vae --train tools/reference/generation.py:train_data \
         --test tools/reference/generation.py:test_data --task reconstruction
 
-scikit-learn's digits, enlarged to 16x16, in 0..1; the first 1,400 to learn from. The autoencoder learns the digits 0 to 7
-alone: 8 and 9 are what it should find odd (`odd_data`). Each network has data of its own: `images_*` (picture, picture),
+scikit-learn's digits, enlarged to 16x16, in 0..1; the first 1,400 to learn from. The autoencoder learns the digits 0 to
+7 alone: 8 and 9 are what it should find odd (`odd_data`). Each network has its own data: `images_*` (picture, picture),
 `latent_*` (vector, what the trained generator makes of it) and `noisy_*` (noisy picture, step, noise).
 """
 
@@ -276,7 +276,7 @@ RECIPES = {
         network=Generator,
         epochs=120,
         by_hand=train_gan,
-        score=lambda network, data: f"Frechet distance {_distance(network):.3f}",
+        score=lambda network, _data: f"Frechet distance {_distance(network):.3f}",
         data=(latent_vectors, latent_vectors),
     ),
 }

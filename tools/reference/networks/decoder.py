@@ -26,7 +26,7 @@ class Block(nn.Module):
 
         `mask` [time, past + time] is added to the scores; `past` holds keys and values of the time before.
         """
-        n, time, width = x.shape
+        n, time, _ = x.shape
         y = self.norm_1(x)
         q, k, v = self.split(self.q_proj(y)), self.split(self.k_proj(y)), self.split(self.v_proj(y))
         if past is not None:

@@ -1,4 +1,4 @@
-"""An anchor-free detector in the manner of FCOS (Z. Tian et al., 2019): each cell says what stands on it and how far."""
+"""An anchor-free detector in the manner of FCOS (Z. Tian et al., 2019): each cell says what stands there."""
 
 from __future__ import annotations
 

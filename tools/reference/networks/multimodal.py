@@ -1,4 +1,4 @@
-"""A network with two inputs: convolutions look at a picture, a Transformer encoder reads the question over what they saw.
+"""A network with two inputs: convolutions see a picture, a Transformer encoder reads the question over it.
 
 In the manner of ViLT (W. Kim, B. Son and I. Kim, 2021), small.
 """

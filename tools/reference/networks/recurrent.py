@@ -1,4 +1,4 @@
-"""Forecasters: a GRU, and a TCN (S. Bai, J. Kolter and V. Koltun, *Generic Convolutional and Recurrent Networks*, 2018)."""
+"""Forecasters: a GRU, and a TCN (S. Bai, J. Kolter and V. Koltun, *An Empirical Evaluation*, 2018)."""
 
 from __future__ import annotations
 
