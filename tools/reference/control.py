@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
 from networks.policy import QNetwork
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
-from training import Recipe, command_line, trained
+from training import Recipe, Run, command_line, trained
 
 from edgekit.tasks import Task, custom, outputs_of
 
@@ -124,6 +124,11 @@ def task() -> Task:
         per_sample=lambda outputs, target: (outputs[0].argmax(1) == target).astype(float),
         agreement=lambda a, b: (a[0].argmax(1) == b[0].argmax(1)).astype(float),
     )
+
+
+def figures(run: Run) -> dict[str, float]:
+    """What the policy earns on average over 20 episodes that nobody has seen."""
+    return {"return (of 500)": float(np.mean(play(lambda seen: int(run({"observation": seen[None]})[0].argmax()))))}
 
 
 def _score(network: nn.Module, data: Dataset[Any]) -> str:

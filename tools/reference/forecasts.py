@@ -1,7 +1,7 @@
 r"""Time series as a user's project: a GRU and a TCN say how a series goes on.
 
-    python tools/reference/forecasts.py train tcn
-    edgekit compress tools/reference/forecasts.py:tcn --train tools/reference/forecasts.py:train_data \
+    python tools/reference/forecasts.py train forecast_tcn
+    edgekit compress tools/reference/forecasts.py:forecast_tcn --train tools/reference/forecasts.py:train_data \
         --test tools/reference/forecasts.py:test_data --task tools/reference/forecasts.py:task --dynamic series:1=time
 
 The series come from stated processes. Half of them are demand with the hour and the day in it: two sines with periods
@@ -100,12 +100,12 @@ RECIPES = {
 }
 
 
-def gru() -> nn.Module:
+def forecast_gru() -> nn.Module:
     """The trained GRU."""
     return trained("forecast_gru", "forecasts.py", RECIPES)
 
 
-def tcn() -> nn.Module:
+def forecast_tcn() -> nn.Module:
     """The trained TCN."""
     return trained("forecast_tcn", "forecasts.py", RECIPES)
 

@@ -21,7 +21,7 @@ from networks.generative import LATENT, VAE, Autoencoder, Denoiser, Encoder, Gen
 from segments import digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from training import Recipe, command_line, trained
+from training import Recipe, Run, command_line, trained
 
 from edgekit.tasks import Task, custom, outputs_of
 
@@ -219,6 +219,26 @@ def _elbo(network: nn.Module, batch: Any) -> Tensor:
     divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
     likelihood = F.binary_cross_entropy(made.float(), batch.target.float(), reduction="none").flatten(1).sum(1)
     return (likelihood + divergence).mean() / 256
+
+
+def autoencoder_figures(run: Run) -> dict[str, float]:
+    """How well the error of a picture tells 8 and 9 from the digits it knows: the area under the ROC curve."""
+    known, odd = (data.tensors[0].numpy() for data in (ordinary_test_data(), odd_data()))
+    errors = [((run({"image": images})[0] - images) ** 2).mean(axis=(1, 2, 3)) for images in (known, odd)]
+    above = (errors[1][:, None] > errors[0][None]).mean() + 0.5 * (errors[1][:, None] == errors[0][None]).mean()
+    return {"AUC of anomalies (%)": 100 * float(above)}
+
+
+def generator_figures(run: Run) -> dict[str, float]:
+    """Fréchet distance of 1,000 made pictures to the test digits."""
+    made = run({"latent": latent_vectors().tensors[0].numpy()})[0]
+    return {"Fréchet distance": frechet_distance(made, pictures("test").numpy())}
+
+
+def denoiser_figures(run: Run) -> dict[str, float]:
+    """Fréchet distance of 500 pictures out of noise, in 50 steps, to the test digits."""
+    made = sample(lambda noisy, step: run({"noisy": noisy, "step": step})[0], 500)
+    return {"Fréchet distance of samples": frechet_distance(made, pictures("test").numpy())}
 
 
 @torch.no_grad()

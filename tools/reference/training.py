@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from catalogue import HERE, weights_folder
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, ...]]
+"""A file of any precision, ready to run: inputs by name to outputs; the first axis counts samples."""
 
 Objective = Callable[[nn.Module, Any], Tensor]
 """(network, `edgekit.workload.Batch`) to a scalar."""

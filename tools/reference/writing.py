@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
 from networks.decoder import Decoder, Step
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from training import Recipe, command_line, trained
+from training import Recipe, Run, command_line, trained
 
 from edgekit.tasks import Task, custom, outputs_of
 
@@ -52,7 +52,7 @@ def task() -> Task:
         logits = logits - logits.max(axis=1, keepdims=True)
         shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         picked = np.take_along_axis(shares, target[:, None], axis=1)[:, 0]
-        return -picked.mean(axis=1) / np.log(2)
+        return -picked.reshape(len(picked), -1).mean(axis=1) / np.log(2)
 
     def softened(student: Any, teacher: Any, temperature: float) -> Tensor:
         ours = F.log_softmax(outputs_of(student)[0].float() / temperature, dim=1)
@@ -68,7 +68,7 @@ def task() -> Task:
         loss=lambda output, target: F.cross_entropy(outputs_of(output)[0].float(), target),
         per_sample=bits,
         distillation=softened,
-        agreement=lambda a, b: (a[0].argmax(1) == b[0].argmax(1)).mean(axis=1),
+        agreement=lambda a, b: (a[0].argmax(1) == b[0].argmax(1)).reshape(len(a[0]), -1).mean(axis=1),
     )
 
 
@@ -79,6 +79,13 @@ def score(network: nn.Module, data: Dataset[Any]) -> str:
     losses = [float(F.cross_entropy(network(x), y)) for x, y in DataLoader(data, batch_size=64)]
     bits = float(np.mean(losses)) / np.log(2)
     return f"{bits:.3f} bits per character, perplexity {2**bits:.3f}"
+
+
+def figures(run: Run) -> dict[str, float]:
+    """Perplexity of the first 500 windows of the test files."""
+    ids, following = test_data()[:500]
+    bits = task().value(run({"ids": ids.numpy()}), following.numpy())
+    return {"perplexity": 2**bits}
 
 
 RECIPES = {
