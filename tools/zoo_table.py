@@ -4,11 +4,11 @@
     python tools/zoo_table.py decoder gan_generator # these
     python tools/zoo_table.py --table               # measure nothing, write the page again
 
-The networks are those of tools/reference/catalogue.py; each is trained by a command of its project. Metric, drop, latency
-and size are those of the run's report: the test split, scored once; latency of one thread, batch 1, interleaved with the
-fp32 file. Some networks have a figure besides, which is taken of both files in ONNX Runtime: mIoU, mAP, perplexity, the
-area under the ROC curve, a Fréchet distance, what a policy earns. Runs stay in edgekit-runs/zoo and go on where they were
-interrupted; reports and page go to artifacts/zoo.
+The networks are those of tools/reference/catalogue.py; each is trained by a command of its project. Metric, drop,
+latency and size are those of the run's report: the test split, scored once; latency of one thread, batch 1, interleaved
+with the fp32 file. Some networks have a figure besides, which is taken of both files in ONNX Runtime: mIoU, mAP,
+perplexity, the area under the ROC curve, a Fréchet distance, what a policy earns. Runs stay in edgekit-runs/zoo and go
+on where they were interrupted; reports and page go to artifacts/zoo.
 
 Exit codes: 0 done; 2 wrong command line; 4 a network could not be compressed.
 """
@@ -138,8 +138,8 @@ def page(out: Path) -> str:
 
 PREFACE = """# Every family of networks
 
-Written by `python tools/zoo_table.py`, whose help says how. A figure besides the metric stands behind it. Where int8 does
-not pay, the fp32 file ships, pruned or not.
+Written by `python tools/zoo_table.py`, whose help says how. A figure besides the metric stands behind it. Where int8
+does not pay, the fp32 file ships, pruned or not.
 """
 
 

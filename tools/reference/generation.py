@@ -27,6 +27,7 @@ from edgekit.tasks import Task, custom, outputs_of
 
 ORDINARY = 8
 """Digits below this one are what the autoencoder knows."""
+GAN_BATCH = 64
 STEPS = 200
 """Of diffusion; noise rises with the cosine schedule of A. Nichol and P. Dhariwal, 2021."""
 
@@ -166,7 +167,8 @@ def frechet_distance(images: np.ndarray, others: np.ndarray) -> float:
     from scipy.linalg import sqrtm
 
     a, b = features(images).astype(np.float64), features(others).astype(np.float64)
-    first, second = np.cov(a.T), np.cov(b.T)
+    # Features that are always zero would leave the product of the covariances without a root.
+    first, second = (np.cov(each.T) + 1e-6 * np.eye(each.shape[1]) for each in (a, b))
     root = np.real(sqrtm(first @ second))
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root))
 
@@ -201,11 +203,11 @@ class _Adversaries(nn.Module):
 def train_gan(epochs: float) -> nn.Module:
     """A DCGAN with the non-saturating loss: two optimizers in turn, which `edgekit.training.fit` is not for."""
     both = _Adversaries().train()
-    optimizers = [torch.optim.Adam(part.parameters(), 5e-4, (0.5, 0.99)) for part in (both.generator, both.critic)]
+    optimizers = [torch.optim.Adam(part.parameters(), 2e-4, (0.5, 0.999)) for part in (both.generator, both.critic)]
     images = pictures("train")
-    for _ in range(int(epochs * len(images) / 100)):
-        real = images[torch.randint(0, len(images), (100,))]
-        made = both.generator(torch.randn(100, LATENT))
+    for _ in range(int(epochs * len(images) / GAN_BATCH)):
+        real = images[torch.randint(0, len(images), (GAN_BATCH,))]
+        made = both.generator(torch.randn(GAN_BATCH, LATENT))
         loss = F.softplus(-both.critic(real)).mean() + F.softplus(both.critic(made.detach())).mean()
         for step, value in ((1, loss), (0, None)):
             optimizers[step].zero_grad()
