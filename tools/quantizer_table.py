@@ -30,7 +30,7 @@ from typing import Any
 
 from quantizer_benchmark.picture import picture
 from quantizer_benchmark.published import PICTURE, readme
-from reference.catalogue import REFERENCES
+from reference.catalogue import COMPARED
 
 from edgekit.store import write_atomic
 from edgekit.units import format_duration
@@ -43,7 +43,7 @@ PAGE = "README.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(REFERENCES)}; all without any")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMPARED)}; all without any")
     parser.add_argument(
         "--python",
         action="append",
@@ -60,16 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     how.add_argument("--table", action="store_true", help="measure nothing, write the page of the reports there are")
     how.add_argument("--check", action="store_true", help="change nothing; fail if the page is not that of the reports")
     options = parser.parse_args(arguments)
-    unknown = set(options.names) - set(REFERENCES)
+    unknown = set(options.names) - set(COMPARED)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(REFERENCES)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(COMPARED)}")
     if options.check:
         return _check(options.out)
     if options.table:
         publish(options.out)
         return 0
     failed = []
-    for name in options.names or REFERENCES:
+    for name in options.names or COMPARED:
         begin = time.monotonic()
         print(f"== {name}", flush=True)
         code = measure(name, options)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(name: str, options: argparse.Namespace) -> int:
     """Export a network and compare its int8 files; the exit code of what failed, or 0."""
-    reference, folder = REFERENCES[name], RUNS / name
+    reference, folder = COMPARED[name], RUNS / name
     fp32 = folder / "fp32.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     code = _run([sys.executable, "-m", "edgekit", "export", reference.model, *reference.workload, "--out", str(fp32)])
@@ -116,12 +116,12 @@ def _check(out: Path) -> int:
 
 def _reports(out: Path) -> dict[str, Any]:
     """Those there are, in the order of the catalogue."""
-    files = {name: out / f"{name}.json" for name in REFERENCES}
+    files = {name: out / f"{name}.json" for name in COMPARED}
     return {name: json.loads(path.read_text()) for name, path in files.items() if path.is_file()}
 
 
 def _families() -> dict[str, str]:
-    return {name: reference.family for name, reference in REFERENCES.items()}
+    return {name: reference.family for name, reference in COMPARED.items()}
 
 
 def _run(command: Sequence[str]) -> int:

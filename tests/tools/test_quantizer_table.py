@@ -211,7 +211,7 @@ def test_the_comparison_takes_the_words_of_every_network(tool, calls, tmp_path, 
     monkeypatch.setattr(tool, "publish", lambda _: None)
     tool.main(["--out", str(tmp_path)])
     compared = [command for command in calls if "tools/benchmark_quantizers.py" in command]
-    assert len(compared) == len(tool.REFERENCES) - 1
+    assert len(compared) == len(tool.COMPARED) - 1
     spec = importlib.util.spec_from_file_location("benchmark_quantizers", TOOLS / "benchmark_quantizers.py")
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
@@ -219,7 +219,7 @@ def test_the_comparison_takes_the_words_of_every_network(tool, calls, tmp_path, 
     for command in compared:
         options = parser.parse_args(command[2:])
         benchmark._check(parser, options)
-        reference = tool.REFERENCES[options.json.stem]
+        reference = tool.COMPARED[options.json.stem]
         assert (options.workload_model, options.resume) == (reference.model, True)
 
 

@@ -98,6 +98,7 @@ RECIPES = {
     "csp_silu": Recipe(network=CSPClassifier, epochs=4, settings=_SGD),
     "vit_tiny": Recipe(network=ViT, epochs=4, settings=_ADAMW),
     "resnet56": Recipe(network=lambda: ResNet(depth=56), epochs=12, settings=_SGD),
+    "plain56": Recipe(network=lambda: ResNet(depth=56, plain=True), epochs=12, settings=_SGD),
 }
 
 
@@ -138,6 +139,11 @@ def vit_tiny() -> nn.Module:
 def resnet56() -> nn.Module:
     """The trained ResNet-56."""
     return _trained("resnet56")
+
+
+def plain56() -> nn.Module:
+    """The trained twin of ResNet-56 without shortcuts."""
+    return _trained("plain56")
 
 
 def train_data() -> Cifar10:

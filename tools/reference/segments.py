@@ -19,7 +19,7 @@ from images import normalized, pictures
 from networks.unet import UNet
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from training import Recipe, command_line, trained
+from training import Recipe, Run, command_line, trained
 
 SIDE, DIGIT = 32, 16
 INK = 0.35
@@ -65,6 +65,17 @@ class PastedDigits(Dataset[tuple[Tensor, Tensor]]):
             picture[:, *place] += ink * (colour - picture[:, *place])
             mask[place][ink > INK] = self.digits[which] + 1
         return normalized(picture), mask
+
+
+def figures(run: Run) -> dict[str, float]:
+    """Intersection over union of the first 1,000 pictures, the mean over the 11 classes, in percent."""
+    data = test_data()
+    rows = [data[index] for index in range(1000)]
+    found = run({"x": torch.stack([x for x, _ in rows]).numpy()})[0].argmax(1)
+    truth = torch.stack([mask for _, mask in rows]).numpy()
+    both = [((found == label) & (truth == label)).sum() for label in range(11)]
+    either = [((found == label) | (truth == label)).sum() for label in range(11)]
+    return {"mIoU (%)": 100 * float(np.mean(np.array(both) / np.maximum(either, 1)))}
 
 
 RECIPES = {"unet": Recipe(network=UNet, epochs=3, settings={"learning_rate": 0.1, "batch_size": 64})}

@@ -9,10 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from catalogue import HERE, weights_folder
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, ...]]
+"""A file of any precision, ready to run: inputs by name to outputs; the first axis counts samples."""
+
+Objective = Callable[[nn.Module, Any], Tensor]
+"""(network, `edgekit.workload.Batch`) to a scalar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +30,19 @@ class Recipe:
         network: makes it, untrained.
         epochs: passes over the training data unless the command line says otherwise.
         settings: everything else of `edgekit.training.FitConfig`.
+        objective: (network, batch) to the loss; cross entropy unless given.
+        score: (network, test data) to what is printed of it; the accuracy unless given.
+        data: what gives training and test data, where the project's networks do not share them.
+        by_hand: (epochs) to the trained network, where one loss and one optimizer will not do.
     """
 
     network: Callable[[], nn.Module]
     epochs: float
     settings: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective | None = None
+    score: Callable[[nn.Module, Dataset[Any]], str] | None = None
+    data: tuple[Callable[[], Dataset[Any]], Callable[[], Dataset[Any]]] | None = None
+    by_hand: Callable[[float], nn.Module] | None = None
 
 
 def data_folder() -> Path:
@@ -55,14 +70,21 @@ def train(name: str, recipe: Recipe, data: Dataset[Any], epochs: float) -> nn.Mo
     from edgekit.training import FitConfig, fit
 
     torch.manual_seed(0)
+    if recipe.by_hand is not None:
+        return keep(name, recipe.by_hand(epochs))
     task = classification()
     network = fit(
         recipe.network(),
         data,
-        lambda network, batch: task.loss(batch.call(network), batch.target),
+        recipe.objective or (lambda network, batch: task.loss(batch.call(network), batch.target)),
         FitConfig(epochs=epochs, **recipe.settings),
         progress=_Lines(),
     ).model
+    return keep(name, network)
+
+
+def keep(name: str, network: nn.Module) -> nn.Module:
+    """Write the weights of a network, and return it."""
     path = weights_folder() / f"{name}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
@@ -99,7 +121,7 @@ def command_line(
     train_data: Callable[[], Dataset[Any]],
     test_data: Callable[[], Dataset[Any]],
 ) -> None:
-    """`train NAME --epochs E` for a project's networks; prints the accuracy on the test data."""
+    """`train NAME --epochs E` for a project's networks; prints their score on the test data."""
     from edgekit.export import mac_count, parameter_count
     from edgekit.workload import Batch
 
@@ -112,9 +134,12 @@ def command_line(
     name, recipe = arguments.network, recipes[arguments.network]
     begin = time.monotonic()
     epochs = recipe.epochs if arguments.epochs is None else arguments.epochs
-    network = train(name, recipe, train_data(), epochs)
-    seconds, data = time.monotonic() - begin, test_data()
-    macs = mac_count(network, Batch((torch.as_tensor(data[0][0])[None],), {}, None))
+    learn_from, test_on = recipe.data or (train_data, test_data)
+    network = train(name, recipe, learn_from(), epochs)
+    seconds, data = time.monotonic() - begin, test_on()
+    *inputs, _ = data[0]
+    macs = mac_count(network, Batch(tuple(torch.as_tensor(x)[None] for x in inputs), {}, None))
     print(f"{name}: {macs / 1e6:.2f} M MACs, {parameter_count(network)} parameters, weights in {weights_folder()}")
     print(f"{name}: {epochs:g} epochs in {seconds:.0f} s")
-    print(f"{name}: {accuracy(network, data):.2f} % on the test split")
+    score = recipe.score or (lambda network, data: f"{accuracy(network, data):.2f} %")
+    print(f"{name}: {score(network, data)} on the test split")

@@ -7,28 +7,30 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions, with a shortcut around them unless `plain`."""
 
-    def __init__(self, cin: int, cout: int, stride: int) -> None:
+    def __init__(self, cin: int, cout: int, stride: int, *, plain: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(cout)
         self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(cout)
+        self.plain = plain
         self.shortcut = nn.Sequential()
-        if stride != 1 or cin != cout:
+        if not plain and (stride != 1 or cin != cout):
             self.shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, cout, h / stride, w / stride] of [n, cin, h, w]."""
         y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y if self.plain else y + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """Three stages of (depth - 2) / 6 blocks, 16, 32 and 64 channels wide."""
+    """Three stages of (depth - 2) / 6 blocks, 16, 32 and 64 channels wide; `plain` leaves the shortcuts out."""
 
-    def __init__(self, depth: int, classes: int = 10) -> None:
+    def __init__(self, depth: int, classes: int = 10, *, plain: bool = False) -> None:
         super().__init__()
         count = (depth - 2) // 6
         self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
@@ -36,7 +38,7 @@ class ResNet(nn.Module):
         blocks, width = [], 16
         for channels in (16, 32, 64):
             for index in range(count):
-                blocks.append(Block(width, channels, 2 if index == 0 and channels > 16 else 1))
+                blocks.append(Block(width, channels, 2 if index == 0 and channels > 16 else 1, plain=plain))
                 width = channels
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
