@@ -352,8 +352,8 @@ ran on the machine; the column has what was used. Asking teachers is part of it.
 READING = """## Reading
 
 - A dozen examples gain most where the old task is near: other classes of the same pictures. Where it is far
-  (photographs, then digits) or the new one is easy (five other digits), new weights learn better in this time. They
-  have a learning rate five times as high, which given weights would not survive.
+  (photographs, then digits) or the new one is easy (five other digits), new weights learn better in this time. Their
+  learning rate is five times as high as that of given ones; neither was tuned.
 - In seconds, distillation into a network this small does not beat plain training: teachers cost steps, and a student
   far from fitting the labels needs these most. Comparing layers asks a teacher some 50 times as large at every step.
   DKD's usual weights are made for long schedules with a warm-up. Longer trainings are not measured here.
