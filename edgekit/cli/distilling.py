@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic as clock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from edgekit.prune import PrunePlan
     from edgekit.workload import Workload, WorkloadConfig
 
+LEAST_S = 1.0
+"""Left for the training where asking the teachers took all the time."""
 WHO = "Student and teachers"
 LOSSES = "What the student learns"
 
@@ -47,7 +50,7 @@ def distill(
         list[str] | None,
         typer.Option(
             help="Who teaches: file.py:function, or an ONNX file, which runs in ONNX Runtime. May be given several "
-            "times: their probabilities are averaged.  [default: MODEL]",
+            "times: their probabilities are averaged. Without it MODEL teaches.",
             autocompletion=completing.functions,
             rich_help_panel=WHO,
         ),
@@ -103,8 +106,8 @@ def distill(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layers that --feature and --attention compare, as STUDENT=TEACHER; may be given several times.  "
-            "[default: paired by relative depth and spatial size]",
+            help="Layers that --feature and --attention compare, as STUDENT=TEACHER; may be given several times. "
+            "Without it they are paired by relative depth and spatial size.",
             rich_help_panel=LOSSES,
         ),
     ] = None,
@@ -134,7 +137,7 @@ def distill(
     Example: edgekit distill net.py:model --train net.py:train_data --test net.py:test_data --pruned pruned
     && edgekit distill net.py:small --teacher big.onnx --train net.py:train_data --test net.py:test_data --loss dkd
     """
-    from edgekit.distill import DistillConfig
+    from edgekit.distill import DistillConfig, Remembering
     from edgekit.distill import distill as recover
     from edgekit.training import FitConfig
     from edgekit.workload import load_workload
@@ -162,6 +165,11 @@ def distill(
         checkpoint = out.with_name(f".{out.name}.checkpoint")
         train = _with_unlabelled(workload, unlabelled, taught.model)
         with _remembered(asked, train, taught.model, settings, cache_mb, out) as teachers:
+            begin = clock()
+            for each in teachers:
+                if isinstance(each, Remembering):
+                    each.ask(train, taught.model, progress=progress)
+            left_s = None if seconds is None else max(seconds - (clock() - begin), LEAST_S)
             result = recover(
                 taught.model,
                 teachers,
@@ -170,7 +178,7 @@ def distill(
                 settings,
                 teacher_weights=weights if len(asked) > 1 else [],
                 checkpoint=checkpoint,
-                deadline_s=seconds,
+                deadline_s=left_s,
                 progress=progress,
             )
     if taught.plan is not None:

@@ -38,7 +38,7 @@ def finetune(
     epochs: Annotated[
         float | None,
         typer.Option(
-            help="Passes over the training data in a phase, at most.  [default: 20, or as many as make 300 steps]"
+            help="Passes over the training data in a phase, at most. Without it 20, or as many as make 300 steps."
         ),
     ] = None,
     time: Annotated[str | None, typer.Option(help="Stop in time: 90s, 15m. The schedules are fitted into it.")] = None,

@@ -17,15 +17,17 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset
 
 from edgekit.distill.layers import listening
+from edgekit.progress import Progress, Step, silent
 from edgekit.store import writing
 from edgekit.tasks import outputs_of
 from edgekit.training import in_layout
-from edgekit.workload import Batch, Stream, size_of
+from edgekit.workload import Batch, Stream, loader, size_of
 
 Teacher = nn.Module | Callable[[Batch], Any]
 """A network, or a function from a batch to what a network would return for it."""
 
 KEY_BYTES = 16
+ASK_BATCH = 128
 CACHE_BYTES = 1 << 30
 SAMPLED = 8
 """Samples that are fetched twice to see whether they come out alike."""
@@ -105,6 +107,20 @@ class Remembering:
             assert self._values is not None
             rows[known] = self._values[[self._places[keys[index]] for index in known]]
         return self._answer(rows, leaves[0].device)
+
+    def ask(self, data: Dataset[Any], model: Callable[..., Any], *, progress: Progress = silent) -> None:
+        """Ask about all samples of `data` now, so that steps of a training take one time from the first on.
+
+        Args:
+            data: what will be trained on.
+            model: the student, whose signature decides how a batch is passed.
+            progress: told after each batch.
+        """
+        batches = loader(data, ASK_BATCH, model=model)
+        for index, batch in enumerate(batches):
+            with torch.no_grad():
+                self(batch)
+            progress(Step("asking the teacher", index + 1, len(batches)))
 
     def _first(self, batch: Batch, keys: list[bytes]) -> Any:
         answer = self._teacher(batch)

@@ -52,6 +52,15 @@ def test_each_sample_is_asked_about_once_and_answers_come_back_in_order(data, tm
     assert asked.samples == 42
 
 
+def test_all_samples_can_be_asked_about_beforehand(data, tmp_path):
+    asked, steps = Asked(), []
+    teacher = Remembering(asked, tmp_path / "answers.bin")
+    teacher.ask(data, net(), progress=steps.append)
+    assert (asked.samples, steps[-1].done, steps[-1].total) == (48, 1, 1)
+    torch.testing.assert_close(teacher(batch(data.tensors[0][5:30]))["sum"], data.tensors[0][5:30].sum(1))
+    assert asked.samples == 48
+
+
 def test_another_training_takes_over_the_file_and_drops_a_last_record_that_is_not_whole(data, tmp_path):
     path, x = tmp_path / "answers.bin", data.tensors[0]
     first = Remembering(Asked(), path)
