@@ -212,7 +212,9 @@ def _remarks(record: Record) -> Iterator[str]:
     for step, stage in record["stages"].items():
         if stage["status"] != "passed":
             yield f"{step}: {str(stage.get('reason', ''))[:160]}"
-    analysis = record.get("analysis", {"frozen": [], "share": 1.0})
+    analysis = record.get("analysis", {"frozen": [], "share": 1.0, "groups": 1, "blocks": 0})
+    if analysis["blocks"] and not analysis["groups"]:
+        yield f"{analysis['blocks']} whole blocks can go"
     frozen = [(what, why) for what, why in analysis["frozen"] if not what.startswith("operator")]
     if analysis["share"] < 0.9:
         yield "stays: " + ", ".join(f"{what} ({why[:60]})" for what, why in frozen[:2])
