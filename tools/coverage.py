@@ -8,8 +8,9 @@ widths with the proof, exported again, quantized to int8, and run in ONNX Runtim
     python tools/coverage.py --table               # try nothing, write the page again
     python tools/coverage.py --torch-pruning PYTHON   # those that have been tried, through Torch-Pruning as well
 
-What is found of a network is kept in a file of its own at once, and the same command goes on with the others; `--again`
-forgets those that `--only` names. timm and torchvision have to be installed. Page and results go to artifacts/coverage.
+What is found of a network is kept in a file of its own at once, and the same command goes on with the others, also from
+the results at `--out` alone; `--again` tries those that `--only` names once more. timm and torchvision have to be
+installed. Page and results go to artifacts/coverage.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory", type=float, default=6.0, metavar="GB", help="for each (default 6)")
     parser.add_argument("--work", type=Path, default=WORK, help="one file a network (default edgekit-runs/coverage)")
     parser.add_argument("--out", type=Path, default=OUT, help="page and results (default artifacts/coverage)")
-    parser.add_argument("--again", action="store_true", help="forget what is known of those that --only names")
+    parser.add_argument("--again", action="store_true", help="try those that --only names once more")
     parser.add_argument("--table", action="store_true", help="try nothing, write page and results again")
     parser.add_argument("--torch-pruning", type=Path, metavar="PYTHON", help="an interpreter that has it: compare")
     options = parser.parse_args(arguments)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _beside(options)
         elif not options.table:
             _study(options)
-        known = [found for each in subjects() if (found := _known(options.work / f"{each.key}.json"))]
+        known = [found for each in subjects() if (found := _known(options, each.key))]
         write_json(options.out / RESULTS, known)
         write_atomic(options.out / PAGE, page(known, len(subjects())))
     except EdgekitError as error:
@@ -65,11 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _known(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found if found.get("done") else None
+def _known(options: argparse.Namespace, key: str) -> dict[str, Any] | None:
+    """What was found of a network by this run or by the one whose results lie at `--out`."""
+    path = options.work / f"{key}.json"
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found if found.get("done") else None
+    results = options.out / RESULTS
+    kept = json.loads(results.read_text()) if results.is_file() else []
+    return next((each for each in kept if each["key"] == key), None)
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -77,7 +82,7 @@ def _study(options: argparse.Namespace) -> None:
     if not chosen:
         raise EdgekitError(f"no name fits {options.only!r}", where="--only", way_out="timm-NAME or torchvision-NAME")
     options.work.mkdir(parents=True, exist_ok=True)
-    missing = [each for each in chosen if options.again or _known(options.work / f"{each.key}.json") is None]
+    missing = [each for each in chosen if options.again or _known(options, each.key) is None]
     begin = time.monotonic()
     memory = int(options.memory * 2**30)
     runs = run_all(missing, options.work, jobs=options.jobs, seconds=options.time_limit, memory=memory)
@@ -89,7 +94,7 @@ def _study(options: argparse.Namespace) -> None:
 
 def _beside(options: argparse.Namespace) -> None:
     chosen = [each for each in subjects() if re.search(options.only, each.key)]
-    known = [(each, _known(options.work / f"{each.key}.json")) for each in chosen]
+    known = [(each, _known(options, each.key)) for each in chosen]
     missing = [
         (subject, record)
         for subject, record in known

@@ -184,7 +184,7 @@ RULES: Mapping[Any, Rule] = _table(
         permute: "permute transpose.int t mT",
         reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as",
         expand: "expand expand_as broadcast_to",
-        constant: "zeros ones full arange scalar_tensor new_zeros new_ones new_full empty",
+        constant: "zeros ones full arange scalar_tensor new_zeros new_ones new_full empty eye linspace",
     }
 )
 """The rule for each operator that has one."""

@@ -98,3 +98,6 @@ def test_three_networks_of_timm_go_through_the_whole(tmp_path, monkeypatch, caps
     # The same command has nothing left to do.
     assert main(arguments) == 0
     assert "1/" not in capsys.readouterr().out
+    # Nor has it with the results alone, as they are kept beside the page.
+    assert main([*arguments[:2], "--work", str(tmp_path / "other"), "--out", str(out)]) == 0
+    assert "1/" not in capsys.readouterr().out

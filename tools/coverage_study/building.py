@@ -147,7 +147,7 @@ def seasoned(model: nn.Module, images: Tensor) -> None:
             value.copy_(0.1 * noise(value) + (0.3 if mean else 0.0))
         else:
             value.mul_(1 + 0.1 * noise(value))
-    _settle(model, images)
+    _settle(model, torch.randn(8, *images.shape[1:], generator=generator))
 
 
 def _settle(model: nn.Module, images: Tensor) -> None:
@@ -159,7 +159,9 @@ def _settle(model: nn.Module, images: Tensor) -> None:
         if module.running_mean is not None and x.ndim > 1:
             axes = [axis for axis in range(x.ndim) if axis != 1]
             module.running_mean.copy_(x.mean(axes))
-            module.running_var.copy_(x.var(axes, correction=0).clamp_min(1e-3))
+            spread = x.var(axes, correction=0)
+            # A channel that hardly varies on a few images would be blown up, and every rounding error with it.
+            module.running_var.copy_(spread.clamp_min(0.1 * float(spread.mean()) + 1e-6))
 
     hooks = [norm.register_forward_pre_hook(hook) for norm in norms]
     try:
