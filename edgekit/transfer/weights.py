@@ -57,6 +57,7 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], *, where: str =
     Raises:
         TrainingError: less than half of the model's parameters (counted in values) are in the file.
 
+    >>> import torch
     >>> model = nn.Linear(2, 3)
     >>> print(fit_weights(model, {"weight": torch.ones(3, 2), "scale": torch.ones(1)}))
     1 weights taken; 1 not in the file: bias; 1 not in the network: scale

@@ -327,6 +327,7 @@ def test_bench_shows_what_was_measured_and_where_the_time_goes(done, original, i
     assert "Conv" in text
 
 
+@pytest.mark.slow
 def test_bench_times_pytorch_beside_a_file_and_every_batch_size(done, project, original):
     words = [original.path, f"{project.path}:model", "--time", "0.2s", "--starts", "1", "--batch", "1,4", "--json"]
     rows = done("bench", *words).json["candidates"]

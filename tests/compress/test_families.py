@@ -122,6 +122,7 @@ def test_data():
 """
 
 
+@pytest.mark.slow
 def test_two_inputs_by_name_and_outputs_in_a_dict(tmp_path, capsys):
     project = tmp_path / "asked.py"
     project.write_text(textwrap.dedent(TWO_INPUTS))
@@ -219,6 +220,7 @@ def test_data():
 """
 
 
+@pytest.mark.slow
 def test_samples_of_different_lengths_keep_an_open_dimension(tmp_path, capsys):
     project = tmp_path / "tagger.py"
     project.write_text(SEQUENCES)

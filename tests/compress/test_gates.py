@@ -82,6 +82,7 @@ def workload(tmp_path):
     return load
 
 
+@pytest.mark.slow
 def test_the_verdict_on_the_test_split_names_each_broken_gate(workload, tmp_path):
     # The size leaves int8 only, which loses much on inputs of any kind.
     gates = Gates(max_churn=100, max_robustness_drop=0)

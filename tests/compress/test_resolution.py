@@ -10,6 +10,7 @@ from edgekit.compress import Budget, Settings, compress
 from edgekit.workload import config_from, load_workload
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_where_it_is_allowed_it_is_priced_recovered_and_part_of_the_file(project, tmp_path):
     words = {"model": "model", "train": "train_data", "test": "test_data"}

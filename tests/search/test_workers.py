@@ -80,6 +80,7 @@ def open_study():
         yield lambda url: optuna.create_study(study_name="s", storage=stack.enter_context(storage_at(str(url))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_a_worker_killed_in_the_middle_of_a_trial_loses_nothing(storage, tmp_path, request, open_study):
     url = str(tmp_path / "study.journal") if storage == "journal" else request.getfixturevalue("postgresql")

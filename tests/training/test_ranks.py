@@ -30,6 +30,7 @@ SCRIPT = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_data_and_end_with_the_same_weights(tmp_path, request):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)

@@ -35,6 +35,7 @@ def validated(capsys, words, files):
     return [row["score"]["metric"]["value"] for row in json.loads(out)["rows"]]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_network_of_timm_with_a_folder_of_images(timm, tmp_path, capsys):
     """The classes of the folder are numbered by the alphabet; the labels are named in the network's order."""
@@ -67,6 +68,7 @@ def test_a_network_of_timm_with_a_folder_of_images(timm, tmp_path, capsys):
     assert model.predict(paths[0]).label == ["night", "day"][int(said.argmax())]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_text_classifier_of_transformers_with_a_table(transformers, tmp_path, capsys):
     torch.manual_seed(0)

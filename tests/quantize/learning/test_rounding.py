@@ -48,6 +48,7 @@ def noise(run, reference, path, batches):
     return sum(float(((run(path, feeds) - run(reference.path, feeds)) ** 2).sum()) for feeds in batches)
 
 
+@pytest.mark.slow
 def test_it_beats_the_nearest_on_samples_that_it_has_not_seen(resnet, coarse, draw, run, tmp_path):
     nearest, learned, source = tmp_path / "nearest.onnx", tmp_path / "learned.onnx", tmp_path / "source.onnx"
     apply_plan(resnet.path, coarse, nearest)
