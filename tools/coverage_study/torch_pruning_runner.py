@@ -109,14 +109,14 @@ def removed(model: nn.Module, smaller: nn.Module) -> Iterator[tuple[str, dict[in
         order = np.argsort(flat, kind="stable")
         place = np.searchsorted(flat[order], new.reshape(-1).numpy()).clip(max=len(flat) - 1)
         found = np.unravel_index(order[place], tuple(old.shape))
-        axes = {}
+        axes, grid = {}, []
         for axis, size in enumerate(old.shape):
             rows = np.moveaxis(found[axis].reshape(tuple(new.shape)), axis, 0).reshape(new.shape[axis], -1)
-            # Equal values are found at their first place: what most say is right.
-            kept = np.array([np.bincount(row).argmax() for row in rows])
-            if len(set(kept.tolist())) < len(kept) or (rows == kept[:, None]).mean() < 0.98:
-                raise LookupError(f"{name} has equal values")
-            axes[axis] = np.setdiff1d(np.arange(size), kept)
+            # A value that is there twice is found at its first place: what most of a row say is right.
+            grid.append(np.array([np.bincount(row).argmax() for row in rows]))
+            axes[axis] = np.setdiff1d(np.arange(size), grid[-1])
+        if not np.array_equal(old.numpy()[np.ix_(*grid)], new.numpy()):
+            raise LookupError(f"{name} has equal values")
         yield name, axes
 
 
