@@ -146,10 +146,11 @@ class Manifest:
     variants: tuple[VariantInfo, ...]
     golden_samples: int
     files: Mapping[str, FileEntry]
+    version: str = VERSION
 
     def package(self) -> dict[str, Any]:
         """What ONNX Runtime's `manifest.json` must hold for this bundle."""
-        about = {"format": FORMAT, "version": VERSION, "file": BUNDLE_FILE, "name": self.name}
+        about = {"format": FORMAT, "version": self.version, "file": BUNDLE_FILE, "name": self.name}
         return {
             "schema_version": "1.0",
             "components": {"model": MODELS},
@@ -173,7 +174,7 @@ class Manifest:
         """A JSON-ready form; `from_dict` takes it back."""
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "name": self.name,
             "created": self.created,
             "io": self.spec.to_dict(),
@@ -234,6 +235,7 @@ class Manifest:
             variants=variants,
             golden_samples=row["golden_samples"],
             files=files,
+            version=row["version"],
         )
 
 

@@ -227,9 +227,14 @@ def test_a_newer_minor_version_is_read_with_a_warning(bundle, reseal):
         about["version"] = "1.7"
         about["signature"] = "..."
 
-    reseal(bundle, newer)
     package = json.loads((bundle / "manifest.json").read_text())
     assert package["additional_metadata"]["edgekit"]["version"] == "1.0"
+    reseal(bundle, newer)
+    with pytest.warns(UserWarning, match="version 1.7 is newer"):
+        assert refused(bundle).startswith("says something else than edgekit/bundle.json")
+    # An edgekit of that version writes it into both files.
+    package["additional_metadata"]["edgekit"]["version"] = "1.7"
+    reseal(bundle, newer, **{"manifest.json": json.dumps(package).encode()})
     with pytest.warns(UserWarning, match="version 1.7 is newer than 1.0"):
         assert load(bundle).labels == ("circle", "square", "star")
 

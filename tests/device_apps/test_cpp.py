@@ -684,7 +684,8 @@ def test_the_identity_of_a_bundle(programs, bundles):
 
 def test_a_newer_minor_version_is_read_with_a_note(programs, bundles, tmp_path):
     bundle = shutil.copytree(bundles.tensors, tmp_path / "bundle")
-    reseal(bundle, edit=lambda about: about.update(version="1.7", more={"a": 1}))
+    package = (bundle / "manifest.json").read_text().replace('"version": "1.0"', '"version": "1.7"')
+    reseal(bundle, {"manifest.json": package.encode()}, edit=lambda about: about.update(version="1.7", more={"a": 1}))
     done = programs.run("classify", "--json", "--check", bundle)
     assert "version 1.7 is newer than 1.0" in done.stderr
     assert "version 1.7 is newer" in json.loads(done.stdout)["model"]["explain"]

@@ -162,6 +162,7 @@ struct Manifest {
   std::vector<Variant> variants;
   std::size_t golden_samples = 0;
   std::map<std::string, FileEntry> files;
+  std::string version = "1.0";     ///< major and minor, as the bundle says
   std::vector<std::string> notes;  ///< what a caller should hear of it
 
   static Manifest read(const Json& data, const std::string& where) {
@@ -214,7 +215,7 @@ struct Manifest {
       quoted_name += static_cast<unsigned char>(c) < 0x20 || c == '"' || c == '\\' ? std::string(escape) : std::string(1, c);
     }
     return R"({"schema_version":"1.0","components":{"model":"models/model"},"additional_metadata":{"edgekit":)"
-           R"({"format":"edgekit-bundle","version":"1.0","file":"edgekit/bundle.json","name":")" + quoted_name + "\"}}}";
+           R"({"format":"edgekit-bundle","version":")" + version + R"(","file":"edgekit/bundle.json","name":")" + quoted_name + "\"}}}";
   }
   std::string component_json() const {
     std::vector<std::string> rows;
@@ -232,19 +233,20 @@ struct Manifest {
       refuse_bundle("got " + (format == nullptr ? std::string("None") : format->shown()), where + ".format",
                     "'edgekit-bundle'");
     }
-    const Json* version = data.find("version");
-    const std::string* text = version != nullptr ? version->text() : nullptr;
+    const Json* given = data.find("version");
+    const std::string* text = given != nullptr ? given->text() : nullptr;
     const auto digits = [](std::string_view part) {
       return !part.empty() && part.size() <= 4 && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
     };
     const std::size_t dot = text != nullptr ? text->find('.') : std::string::npos;
     if (dot == std::string::npos || !digits(text->substr(0, dot)) || !digits(text->substr(dot + 1))) {
-      refuse_bundle("got " + (version == nullptr ? std::string("None") : version->shown()), where + ".version", "major.minor");
+      refuse_bundle("got " + (given == nullptr ? std::string("None") : given->shown()), where + ".version", "major.minor");
     }
     if (text->substr(0, dot) != "1") {
       refuse_bundle("version " + *text, where + ".version", "this edgekit reads 1.x",
                     "install the edgekit that wrote the bundle, or write it again with this one");
     }
+    version = *text;
     const bool newer = text->find_first_not_of('0', dot + 1) != std::string::npos;
     if (newer) notes.push_back(where + ": version " + *text + " is newer than 1.0; what it adds is ignored");
     return newer;
