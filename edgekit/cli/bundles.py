@@ -83,6 +83,10 @@ def bundle(
             "that `edgekit verify --key` checks (pip install 'edgekit[signing]')."
         ),
     ] = None,
+    license_: Annotated[
+        Path | None,
+        typer.Option("--license", help="The license of the weights, a text file, to go along."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Write ONNX files as a bundle: an ONNX Runtime model package with contract, labels, digests and golden vectors.
@@ -137,7 +141,7 @@ def bundle(
             provenance={"model": origin, **contents.provenance},
             golden=golden,
             bake=sides,
-            files=workload.processing_files,
+            files={**workload.processing_files, **({} if license_ is None else {"LICENSE": license_})},
             readme=lambda about: readme(about, path.name),
         )
         signature = None if sign is None else sign_bundle(folder, sign)

@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--time", type=float, default=TIME_S, help="with --untrusted: seconds of processor time")
     ran = add("run", _run, "Predict from an image, a .wav file or a text, or from tensors in an .npy or .npz.")
     ran.add_argument("input", help="what to predict from: a file, or for models of text also the text itself")
+    ran.add_argument("--explain", action="store_true", help="say on stderr which variant runs, and why")
     add("check", _check, "Verify every file, and replay the golden vectors on this machine.")
     timed = add(
         "bench",
@@ -140,7 +141,10 @@ def _try(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     given: str = options.input
     # What names no file is a text, for models that take one.
-    answer = _load(options).predict(Path(given) if Path(given).is_file() else given)
+    model = _load(options)
+    if options.explain:
+        _say(model.explain(), file=sys.stderr)
+    answer = model.predict(Path(given) if Path(given).is_file() else given)
     if options.json or isinstance(answer, dict):
         _json(plain(answer))
     else:

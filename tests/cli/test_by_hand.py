@@ -384,11 +384,15 @@ def test_a_bundle_takes_raw_input_and_may_have_the_processing_inside(done, edgek
     (tmp_path / "fit.json").write_text('{"kind": "image", "size": [16, 16], "fit": "letterbox", "pad": 0}')
     shows = '{"kind": "classification", "output": "output", "top": 2}'
     words = ["--file", f"fp32={original.path}", "--preprocessing", tmp_path / "fit.json", "--postprocessing", shows]
-    words += ["--raw", tmp_path / "photo.png"]
+    words += ["--raw", tmp_path / "photo.png", "--license", tmp_path / "terms.txt"]
+    assert "terms.txt" in edgekit("bundle", *project.words, *words, "--out", tmp_path / "none").err
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "terms.txt").write_text("Do as you like.")
     for name, more in (("plain", ()), ("baked", ("--bake", "postprocessing", "--bake", "preprocessing"))):
         done("bundle", *project.words, *words, *more, "--out", tmp_path / name)
     plain, baked = (json.loads((tmp_path / name / "edgekit/bundle.json").read_text()) for name in ("plain", "baked"))
     assert (plain["preprocessing"]["fit"], plain["postprocessing"]["top"]) == ("letterbox", 2)
+    assert (tmp_path / "plain" / "LICENSE").read_text() == "Do as you like."
     assert baked["preprocessing"] is None
     assert baked["io"]["inputs"] == [{"name": "image", "dtype": "uint8", "shape": ["height", "width", 3]}]
     assert baked["provenance"]["baked"]["input_difference"] <= 1.001 / 255

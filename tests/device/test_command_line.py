@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgekit.device import Finding
+from edgekit.device import Finding, load
 from edgekit.device.__main__ import main
 
 
@@ -44,6 +44,9 @@ def test_run(capsys, bundle, image, tmp_path):
     code, out, _ = run(capsys, "run", bundle, image)
     assert code == 0
     assert out.split()[0] in {"circle", "square", "star"}
+    why = run(capsys, "run", "--explain", bundle, image)[2]
+    assert load(bundle).explain() in why
+    assert load(bundle).variant.name in why
     assert json.loads(run(capsys, "run", "--json", bundle, image)[1])["label"] == out.split()[0]
     np.save(tmp_path / "two.npy", np.zeros((2, 3, 4, 4), np.float32))
     assert len(run(capsys, "run", bundle, tmp_path / "two.npy")[1].splitlines()) == 2
