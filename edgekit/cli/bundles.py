@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -141,7 +142,11 @@ def bundle(
             provenance={"model": origin, **contents.provenance},
             golden=golden,
             bake=sides,
-            files={**workload.processing_files, **({} if license_ is None else {"LICENSE": license_})},
+            files={
+                **workload.processing_files,
+                **contents.files,
+                **({} if license_ is None else {"LICENSE": license_}),
+            },
             readme=lambda about: readme(about, path.name),
         )
         signature = None if sign is None else sign_bundle(folder, sign)
@@ -165,6 +170,7 @@ class _Contents:
     reference: Path
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def _sides(given: Sequence[str]) -> tuple[Side, ...]:
@@ -255,7 +261,18 @@ def _of_point(run: Path, number: int) -> _Contents:
         reference=run / member.source,
         metrics={"name": front.metric, "unit": front.unit, "selection": member.point.to_dict(), "test": member.test},
         provenance={"choices": dict(member.choices), "file_sha256": member.sha256},
+        files=_report_of(run),
     )
+
+
+def _report_of(run: Path) -> dict[str, bytes]:
+    """The report of a run of compress; a search has none."""
+    from edgekit.report import read_run, without_pictures
+    from edgekit.report.saved import IN_BUNDLE, REPORT
+
+    if not (run / REPORT).is_file():
+        return {}
+    return {IN_BUNDLE: (dumps(without_pictures(read_run(run).report), indent=2) + "\n").encode()}
 
 
 def run(

@@ -18,7 +18,7 @@ from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File, quantized_file
 from edgekit.device.environment import describe
-from edgekit.report import ProviderRow, Report, StageRow, Verdict, card, facts_of
+from edgekit.report import ProviderRow, Report, StageRow, Verdict, card, facts_of, without_pictures
 from edgekit.search import Member, Point, front
 from edgekit.stats import Estimate
 from edgekit.store import write_json
@@ -378,20 +378,10 @@ def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, sou
         golden=record_golden(source.path, [feeds_of(batch, chosen.file.spec) for batch in batches]),
         files={
             **workload.processing_files,
-            "edgekit/report.json": json.dumps(_without_pictures(report.to_dict()), indent=2).encode(),
+            "edgekit/report.json": json.dumps(without_pictures(report.to_dict()), indent=2).encode(),
         },
         readme=lambda about: card(report.to_dict(), facts_of(_about(workload)), about),
     )
-
-
-def _without_pictures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report as it may travel: a bundle goes to others, and pictures of the user's test data are not theirs."""
-    changes, explained = report["behaviour"], report["explanations"]
-    if changes:
-        samples = changes["broken_samples"]
-        bare = {**samples, "shown": [{**each, "picture": None} for each in samples["shown"]]}
-        changes = {**changes, "broken_samples": bare}
-    return {**report, "behaviour": changes, "explanations": {k: v for k, v in explained.items() if k != "panels"}}
 
 
 def _about(workload: Workload) -> dict[str, Any]:

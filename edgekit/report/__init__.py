@@ -8,6 +8,7 @@ from edgekit.report.report import ProviderRow, Report, StageRow, Verdict
 from edgekit.report.saved import SavedRun, read_run
 from edgekit.report.scatter import Mark, picture, scatter
 from edgekit.report.table import interval, markdown, stage_table
+from edgekit.report.travelling import without_pictures
 from edgekit.report.usage import readme
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "scatter",
     "stage_table",
     "to_csv",
+    "without_pictures",
 ]

@@ -118,6 +118,10 @@ def test_any_point_of_the_front_can_be_bundled_later(run, edgekit, tmp_path):
     assert bundled.check().samples == 4
     files = list((tmp_path / "point.edgekit").rglob("*.onnx"))
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in files] == [last["sha256"]]
+    travelling = json.loads((tmp_path / "point.edgekit" / "edgekit" / "report.json").read_text())
+    assert travelling["stages"] == report["stages"]
+    assert not [each for each in travelling["behaviour"]["broken_samples"]["shown"] if each["picture"]]
+    assert "panels" not in travelling["explanations"]
 
 
 def test_progress_goes_to_stderr_alone(run):
