@@ -40,6 +40,8 @@ from edgekit.device.variants import rank
 from edgekit.errors import BundleError
 from edgekit.spec import IOSpec, TensorSpec
 
+pytestmark = pytest.mark.slow  # They install or compile what the default tests need not wait for.
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tools/device_apps/cpp"
 VECTORS = ROOT / "tools/device_apps/vectors"

@@ -24,6 +24,8 @@ from PIL import Image
 from edgekit.bundle import Variant
 from edgekit.device import load
 
+pytestmark = pytest.mark.slow  # They install or compile what the default tests need not wait for.
+
 HERE = Path(__file__).parent
 VECTORS = HERE.parents[1] / "tools" / "device_apps" / "vectors"
 node = runpy.run_path(str(HERE / "node.py"))

@@ -22,6 +22,8 @@ from PIL import Image
 
 from edgekit.device import load
 
+pytestmark = pytest.mark.slow  # They install or compile what the default tests need not wait for.
+
 HERE = Path(__file__).parent
 node = runpy.run_path(str(HERE / "node.py"))
 made = runpy.run_path(str(HERE / "bundles.py"))
