@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
-from images import normalized, pictures
+from images import normalized
 from networks.detector import Detector
-from segments import DIGIT, INK, SIDE, digits
+from segments import DIGIT, INK, SIDE, PastedDigits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from training import Recipe, Run, command_line, trained
@@ -30,16 +30,8 @@ THRESHOLD, OVERLAP, MATCH = 0.05, 0.5, 0.5
 """Of scores, of non-maximum suppression, and from which intersection over union a box counts as found."""
 
 
-class Found(Dataset[tuple[Tensor, Tensor]]):
+class Found(PastedDigits):
     """Items are (float32 [3, 32, 32], float32 [MOST, 5]): a picture; class, x1, y1, x2, y2 of each digit, or -1."""
-
-    def __init__(self, split: str, *, augment: bool = False) -> None:
-        self.pictures = torch.from_numpy(pictures(split)[0])
-        self.ink, self.digits = digits(split)
-        self.augment = augment
-
-    def __len__(self) -> int:
-        return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         generator = torch.default_generator if self.augment else torch.Generator().manual_seed(index)
