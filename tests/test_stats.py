@@ -94,6 +94,15 @@ def test_the_interval_of_grouped_medians_holds_the_truth():
     assert held >= 0.9 * 120
 
 
+def test_noise_within_groups_is_counted_once():
+    """Ten groups that differ by their noise alone: the interval is about as wide as estimates really scatter."""
+    rng = np.random.default_rng(10)
+    found = [stats.grouped_median(rng.standard_normal(200), (20,) * 10) for _ in range(150)]
+    scatter = 2 * stats.Z * np.std([each.value for each in found])
+    assert 0.9 < np.mean([each.high - each.low for each in found]) / scatter < 1.3
+    assert np.mean([each.low <= 0 <= each.high for each in found]) > 0.92
+
+
 def test_the_interval_of_a_percentile_holds_the_truth():
     rng = np.random.default_rng(7)
     inside = []

@@ -40,8 +40,8 @@ REPORT, PAGE = "noise.json", "README.md"
 KINDS = ("identical", "slower")
 WANTED = {"identical": "no measurable difference", "slower": "slower"}
 GOALS = {"identical": 0.95, "slower": 0.90}
-EXTRA, CLOSE, PADDING_S = 0.03, 0.002, 4.0
-"""How much more work, how close to it the padding has to come, and seconds of measuring to see that."""
+EXTRA, CLOSE, PADDING_S, ASKED = 0.03, 0.002, 4.0, 7
+"""How much more work, how close to it the padding has to come, and seconds and number of benchmarks to see that."""
 WIDTH, DEPTH = 96, 40
 """Of the network: products of a matrix with itself, 0.2 to 0.5 ms in one thread."""
 TIME_S, STARTS, WARMUP_S = 1.5, 10, 0.05
@@ -146,28 +146,37 @@ def make_files(folder: Path) -> tuple[dict[str, Path], dict[str, float]]:
 def padded(folder: Path) -> tuple[int, float]:
     """How many more numbers one row of extra work needs to take 3 % of a run, and what it then takes, measured.
 
-    By the benchmark itself: in one process alone the answer is off by as much as a third on a busy machine.
+    By the benchmark itself: in one process alone the answer is off by as much as a third on a busy machine. One
+    benchmark is off by 0.3 points now and then, a tenth of what is looked for: the last word has the median of several.
     """
     elements, gain = 32_768, 0.0
     for attempt in range(12):
-        paths = {"without": 0, f"with-{attempt}": elements}
-        for name, extra in paths.items():
-            write_model(folder / f"{name}.onnx", extra)
-        found = benchmark(
-            [Candidate(name=name, path=str(folder / f"{name}.onnx")) for name in paths],
-            time_s=PADDING_S,
-            warmup_s=WARMUP_S,
-            width=0,
-            seed=attempt,
-            placing=False,
-        )
-        assert found.rows[1].ratio is not None
-        gain = 1 / found.rows[1].ratio.value - 1
-        if abs(gain - EXTRA) < CLOSE:
-            break
+        gain = gain_of(folder, elements, seed=100 * attempt)
+        if abs(gain - EXTRA) < 3 * CLOSE:
+            found = [gain, *(gain_of(folder, elements, seed=100 * attempt + more) for more in range(1, ASKED))]
+            gain = float(np.median(found))
+            if abs(gain - EXTRA) < CLOSE:
+                break
         # Half a step at most in either direction: measured gains are noisy where they are small.
         elements = int(elements * min(3.0, max(0.4, EXTRA / max(gain, EXTRA / 10))))
     return elements, gain
+
+
+def gain_of(folder: Path, elements: int, *, seed: int) -> float:
+    """How much slower the network is with so many numbers of extra work, by one benchmark."""
+    paths = {name: folder / f"padding-{name}.onnx" for name in ("without", "with")}
+    write_model(paths["without"], 0)
+    write_model(paths["with"], elements)
+    found = benchmark(
+        [Candidate(name=name, path=str(path)) for name, path in paths.items()],
+        time_s=PADDING_S,
+        warmup_s=WARMUP_S,
+        width=0,
+        seed=seed,
+        placing=False,
+    )
+    assert found.rows[1].ratio is not None
+    return 1 / found.rows[1].ratio.value - 1
 
 
 def write_model(path: Path, extra: int) -> None:
@@ -227,9 +236,9 @@ def page(report: Mapping[str, Any]) -> str:
     )
     meaning = (
         "A ratio is how many times faster than the first file the second is, paired by round: the median of processes. "
-        "Its interval comes from a block bootstrap over rounds within a bootstrap over processes; a verdict needs the "
-        f"whole interval beyond {settings['smallest_effect']:.0%}. For the slower file the truth is taken to be the "
-        "median of all repetitions."
+        "Its interval comes from a bootstrap over processes, and is not narrower than that over rounds alone; a "
+        f"verdict needs the whole interval beyond {settings['smallest_effect']:.0%}. For the slower file the truth is "
+        "taken to be the median of all repetitions."
     )
     lines = [
         "# Does the benchmark see what is there?",

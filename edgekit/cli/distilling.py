@@ -178,6 +178,7 @@ def distill(
                 settings,
                 teacher_weights=weights if len(asked) > 1 else [],
                 checkpoint=checkpoint,
+                about={"answers": [each.digest for each in asked]},
                 deadline_s=left_s,
                 progress=progress,
             )

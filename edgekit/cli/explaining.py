@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.options import HOW, AsJson, Threads
 from edgekit.cli.proof import Split, split_of
 from edgekit.cli.stages import Pruned
+from edgekit.device.verify import is_bundle
 from edgekit.errors import EdgekitError
 from edgekit.report import interval
 from edgekit.units import parse_duration_s
@@ -118,11 +120,11 @@ def explain(
         raise EdgekitError(
             f"got {len(file)} file", where="--file", rule="the original and at least one compressed file"
         )
-    files = {name: _onnx_of(path) for name, path in _named(file).items()}
-    spec = shared_spec(list(files.values()))
     time_s = None if time is None else parse_duration_s(time, "--time")
-    workload = load_workload(config)
-    with show.progress(quiet=json) as progress:
+    with TemporaryDirectory(prefix="edgekit-explain-") as scratch, show.progress(quiet=json) as progress:
+        files = {name: _onnx_of(path, Path(scratch)) for name, path in _named(file).items()}
+        spec = shared_spec(list(files.values()))
+        workload = load_workload(config)
         found = look(
             workload,
             files,
@@ -208,19 +210,21 @@ def _estimate(estimate: Any) -> str:
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
     """Files and bundles under names that tell them apart."""
-    bundles = [path for path in paths if path.is_dir()]
+    bundles = [path for path in paths if is_bundle(path)]
     names = {path: name for name, path in named([path for path in paths if path not in bundles]).items()}
     return {names.get(path, str(path)): path for path in paths}
 
 
-def _onnx_of(path: Path) -> Path:
-    """The ONNX file itself, or the one that a bundle runs here, its digests checked."""
-    if not path.is_dir():
+def _onnx_of(path: Path, scratch: Path) -> Path:
+    """The ONNX file itself, or a copy in `scratch` of the one that a bundle runs here, its digests checked."""
+    if not is_bundle(path):
         return path
     from edgekit.device import load
 
     model = load(path)
-    return model.opened.root / model.variant.file
+    copy = scratch / f"{model.digest}.onnx"
+    copy.write_bytes(model.opened.read(model.variant.file))
+    return copy
 
 
 def _concept(text: str) -> tuple[str, str]:

@@ -165,7 +165,7 @@ class Model:
 
     def prepare(self, raw: Raw) -> Prepared:
         """What `predict` makes of `raw` before it runs the model."""
-        read = self._read(raw)
+        read = raw if isinstance(raw, np.ndarray) else self._read(raw)
         feeds, went_through = self._prepared(read)
         if went_through and isinstance(read, np.ndarray) and isinstance(self.preprocessing, ImagePreprocessing):
             return Prepared(feeds=feeds, image=(read.shape[0], read.shape[1]))
@@ -192,7 +192,7 @@ class Model:
         """The inputs by name that `predict` makes from `raw`."""
         return self.prepare(raw).feeds
 
-    def _read(self, raw: Raw) -> np.ndarray | str | Feeds:
+    def _read(self, raw: str | Path | Feeds) -> np.ndarray | str | Feeds:
         """`raw` with files read: arrays, tensors by name, or a text."""
         if not isinstance(raw, str | Path):
             return raw
@@ -214,8 +214,6 @@ class Model:
 
     def _prepared(self, raw: np.ndarray | str | Feeds) -> tuple[Feeds, bool]:
         """The inputs by name, and whether `raw` went through the preprocessing."""
-        if isinstance(raw, Mapping):
-            return raw, False
         before = self.preprocessing
         if isinstance(raw, np.ndarray):
             if len(self.spec.inputs) != 1:
@@ -228,6 +226,8 @@ class Model:
             tensor = self.spec.inputs[0]
             if before is None or tensor.accepts(raw) or tensor.accepts(raw[None]):
                 return {tensor.name: raw[None] if raw.ndim == len(tensor.shape) - 1 else raw}, False
+        elif isinstance(raw, Mapping):
+            return raw, False
         assert before is not None, "a text is read as one only for a preprocessing that takes it"
         return prepared(before, raw, self.spec, self.vocabulary), True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from edgekit.errors import TrainingError
 from edgekit.progress import Progress, silent
 from edgekit.tasks import Task
 from edgekit.training import FitConfig, FitResult, Objective, fit
-from edgekit.workload import Batch, derive, loader
+from edgekit.workload import Batch, derive, digest_of, loader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,7 @@ def distill(
     teacher_weights: Sequence[float] = (),
     checkpoint: Path | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
+    about: Mapping[str, Any] | None = None,
     progress: Progress = silent,
     deadline_s: float | None = None,
     fabric: Fabric | None = None,
@@ -132,6 +133,7 @@ def distill(
         teacher_weights: of several teachers in the average; equal without it.
         checkpoint: as in `fit`.
         evaluate: as in `fit`.
+        about: as in `fit`: for instance digests of teachers that are functions; modules are told apart without it.
         progress: as in `fit`.
         deadline_s: as in `fit`.
         fabric: as in `fit`.
@@ -168,7 +170,13 @@ def distill(
         config.fit,
         checkpoint=checkpoint,
         evaluate=evaluate,
-        about={**config.to_dict(), "fit": None, "teacher_weights": list(teacher_weights)},
+        about={
+            **config.to_dict(),
+            "fit": None,
+            "teacher_weights": list(teacher_weights),
+            "teachers": [digest_of(each) if isinstance(each, nn.Module) else None for each in teachers_of(teacher)],
+            **(about or {}),
+        },
         progress=progress,
         deadline_s=deadline_s,
         fabric=fabric,

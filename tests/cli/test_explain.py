@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekit.bundle import pack
+
 
 @pytest.fixture(scope="module")
 def smaller(done, project, made, pruned):
@@ -67,10 +69,13 @@ def test_the_gate_ends_with_3_and_says_why(edgekit, project, original, int8, tmp
 
 
 def test_a_bundle_is_as_good_as_a_file(edgekit, project, original, bundle, tmp_path):
-    files = ["-f", original.path, "-f", bundle.folder, "--samples", 4, "--pictures", 0, "--out", tmp_path]
-    answer = edgekit("explain", *project.words, *files, "--json")
+    zipped = pack(bundle.folder, tmp_path / "net.edgekit.zip")
+    files = ["-f", original.path, "-f", bundle.folder, "-f", zipped]
+    answer = edgekit("explain", *project.words, *files, "--samples", 4, "--pictures", 0, "--out", tmp_path, "--json")
     assert answer.code == 0, answer.err
-    assert [each["file"] for each in answer.json["drift"]["files"]] == [str(bundle.folder)]
+    found = {each["file"]: each["correlation"] for each in answer.json["drift"]["files"]}
+    assert list(found) == [str(bundle.folder), str(zipped)]
+    assert found[str(bundle.folder)] == found[str(zipped)]
 
 
 def test_one_file_has_nothing_to_be_compared_with(edgekit, project, original, error_text):

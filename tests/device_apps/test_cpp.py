@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import runpy
 import shutil
 import struct
 import subprocess
@@ -43,38 +44,14 @@ from edgekit.spec import IOSpec, TensorSpec
 pytestmark = pytest.mark.slow  # They install or compile what the default tests need not wait for.
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "tools/device_apps/cpp"
 VECTORS = ROOT / "tools/device_apps/vectors"
 ARTIFACT = ROOT / "artifacts/resnet20-cifar10/resnet20.edgekit"
 OLD = "1.20.1"
 """An ONNX Runtime far older than the installed one; its wheel needs no other version of Python than any."""
 
-CAPI = Path(onnxruntime.__file__).parent / "capi"
-
-
-def skip(reason):
-    if os.environ.get("EDGEKIT_REQUIRE_CPP"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def build(folder, *targets, **options):
-    """Configure and build with cmake; returns where the programs are."""
-    missing = [name for name in ("cmake", "c++") if shutil.which(name) is None]
-    if missing:
-        skip(f"no {' and no '.join(missing)} here: the C++ loader is not built")
-    flags = [f"-D{name}={value}" for name, value in options.items()]
-    subprocess.run(["cmake", "-S", SOURCE, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", *flags], check=True)
-    subprocess.run(["cmake", "--build", folder, "-j", "2", "--target", *targets], check=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def library():
-    found = sorted([*CAPI.glob("libonnxruntime.so.*"), *CAPI.glob("libonnxruntime.*.dylib")])
-    if not found:
-        skip(f"no library of ONNX Runtime in {CAPI}")
-    return found[0]
+HERE = Path(__file__).parent
+cpp = runpy.run_path(str(HERE / "cpp.py"))
+Programs, build, skip = cpp["Programs"], cpp["build"], cpp["skip"]
 
 
 @pytest.fixture(scope="session")
@@ -96,45 +73,6 @@ def old_library(tmp_path_factory):
     with zipfile.ZipFile(next(cache.glob(f"onnxruntime-{OLD}-*.whl"))) as archive:
         name = next(name for name in archive.namelist() if "capi/libonnxruntime.so" in name)
         return Path(archive.extract(name, folder))
-
-
-class Programs:
-    """The built programs, run in an environment that names the library."""
-
-    def __init__(self, folder, library, prefix=(), **environment):
-        self.folder, self.prefix = folder, prefix
-        self.environment = {**os.environ, "EDGEKIT_ONNXRUNTIME": str(library), "ORT_DISABLE_TELEMETRY": "1"}
-        self.environment |= environment
-
-    def run(self, program, *arguments, code=0, **environment):
-        done = subprocess.run(
-            [*self.prefix, self.folder / program, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**self.environment, **environment},
-        )
-        assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def probe(self, *arguments):
-        return self.run("probe", *arguments).stdout
-
-    def classify(self, *arguments, **environment):
-        return json.loads(self.run("classify", "--json", *arguments, **environment).stdout)
-
-    def refused(self, *arguments):
-        return json.loads(self.run("classify", "--json", *arguments, code=4).stdout)["error"]
-
-    def answer(self, bundle, file):
-        return self.classify(bundle, file)["answers"][0]["answer"]
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory, library):
-    # No optimization: compiling takes longer than all that is run.
-    folder = build(tmp_path_factory.mktemp("build"), "classify", "probe", CMAKE_BUILD_TYPE="Plain")
-    return Programs(folder, library)
 
 
 # --- bundles ----------------------------------------------------------------------------------------------------------
@@ -935,19 +873,6 @@ def test_the_attacks_for_all_loaders(programs, attacks):
 
 
 # --- slow -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def sanitized(tmp_path_factory, library):
-    folder = build(
-        tmp_path_factory.mktemp("sanitized"), "classify", "probe", EDGEKIT_SANITIZE="ON", CMAKE_BUILD_TYPE="Plain"
-    )
-    return Programs(
-        folder,
-        library,
-        ASAN_OPTIONS="detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
-        UBSAN_OPTIONS="print_stacktrace=1",
-    )
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import runpy
-import shutil
 import struct
 import subprocess
 import sys
@@ -35,15 +34,6 @@ RUNTIMES = ("web", "node")
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """The package's folder, its modules beside it, and the tests' scripts in it."""
-    place = node["workspace"](tmp_path_factory.mktemp("node"), "js") / "js"
-    for script in (HERE / "js").glob("*.mjs"):
-        shutil.copy(script, place)
-    return place
-
-
-@pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     """By name: the bundle and two raw inputs."""
     folder = tmp_path_factory.mktemp("bundles")
@@ -51,18 +41,6 @@ def bundles(tmp_path_factory):
     for name in ("words", "boxes"):
         found[f"{name}-baked"] = made[name](folder / "baked", bake=("preprocessing",))
     return found
-
-
-@pytest.fixture(scope="module")
-def drive(package, tmp_path_factory):
-    """What `drive.mjs` answers to requests."""
-
-    def run(requests):
-        path = tmp_path_factory.mktemp("request") / "request.json"
-        path.write_text(json.dumps(requests))
-        return node["run"](package / "drive.mjs", path, where=package)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -114,15 +114,17 @@ def test_dict_inputs_and_a_transformer():
     assert result.history[-1].loss < result.history[0].loss
 
 
-def test_a_checkpoint_of_another_loss_is_refused(data, tmp_path):
-    def run(**changes):
+def test_a_checkpoint_of_another_loss_or_teacher_is_refused(data, tmp_path):
+    def run(teacher=None, about=None, **changes):
         config = DistillConfig(fit=FitConfig(epochs=1, batch_size=32, precision="fp32", workers=0), **changes)
-        return distill(net(8), net(16), data, tasks.classification(), config, checkpoint=tmp_path / "fit.pt")
+        task, checkpoint = tasks.classification(), tmp_path / "fit.pt"
+        return distill(net(8), teacher or net(16), data, task, config, checkpoint=checkpoint, about=about)
 
     first = run()
     assert digest_of(run().model) == digest_of(first.model)
-    with pytest.raises(TrainingError, match="belongs to another training"):
-        run(temperature=2.0)
+    for other in ({"temperature": 2.0}, {"teacher": net(24)}, {"about": {"answers": ["another file"]}}):
+        with pytest.raises(TrainingError, match="belongs to another training"):
+            run(**other)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ class ClassificationPostprocessing:
         Raises:
             BundleError: there are not as many scores as labels.
         """
-        scores = outputs[self.output]
-        if scores.ndim != 2 or scores.shape[1] != len(labels) or not labels:
+        scores, names = outputs[self.output], tuple(labels)
+        if scores.ndim != 2 or scores.shape[1] != len(names) or not names:
             raise BundleError(
                 f"scores {list(scores.shape)} for {len(labels)} labels",
                 where=f"output {self.output!r}",
@@ -101,17 +101,19 @@ class ClassificationPostprocessing:
                 way_out="use `run` for the raw outputs",
             )
         rows = probabilities(scores, self.scores)
-        return tuple(
-            Prediction(
-                label=labels[best],
-                index=int(best),
-                confidence=float(row[best]),
-                probabilities=row,
-                labels=tuple(labels),
-                shown=self.top,
+        made = list[Prediction]()
+        for row, best in zip(rows, rows.argmax(axis=1).tolist(), strict=True):
+            made.append(
+                Prediction(
+                    label=names[best],
+                    index=best,
+                    confidence=row.item(best),
+                    probabilities=row,
+                    labels=names,
+                    shown=self.top,
+                )
             )
-            for row, best in zip(rows, rows.argmax(axis=1), strict=True)
-        )
+        return tuple(made)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""

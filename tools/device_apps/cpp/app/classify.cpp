@@ -28,6 +28,8 @@ constexpr const char* usage =
     "  --provider P    cpu, cuda or tensorrt (default: the bundle's first that runs here)\n"
     "  --threads N     threads of one run (default: 1; 0 lets ONNX Runtime choose)\n"
     "  --digest SHA    refuse the bundle unless this is its identity (SHA-256 of edgekit/bundle.json)\n"
+    "  --key FILE      refuse the bundle unless it is signed with this key (PEM); its signature, NAME.edgekit.sig, lies\n"
+    "                  beside it\n"
     "  --isa NAME      choose as on another processor: x86-vnni, x86-avx2, x86, arm64\n"
     "  --runtime FILE  the library of ONNX Runtime (default: the variable EDGEKIT_ONNXRUNTIME, or the system's)\n"
     "  --help          print this\n";
@@ -35,6 +37,7 @@ constexpr const char* usage =
 struct Arguments {
   edgekit::Options options;
   std::vector<std::string> files;
+  std::string key;
   bool check = false, explain = false, json = false;
 };
 
@@ -48,6 +51,7 @@ bool parse(int count, char** values, Arguments& made) {
       if (value == nullptr) return false;
       if (word == "--provider") made.options.provider = value;
       else if (word == "--digest") made.options.digest = value;
+      else if (word == "--key") made.key = value;
       else if (word == "--isa") made.options.isa = value;
       else if (word == "--runtime") made.options.runtime_library = value;
       else if (word == "--threads" && std::strspn(value, "0123456789") == std::strlen(value)) made.options.threads = std::atoi(value);
@@ -130,9 +134,15 @@ edgekit::Result<edgekit::Answer> predict(const edgekit::Model& model, const std:
   return std::visit([&](const auto& value) { return model.predict(value); }, *input);
 }
 
-int run(const Arguments& arguments) {
-  const auto model = edgekit::Model::load(arguments.files[0], arguments.options);
+int run(Arguments& arguments) {
   Output output(arguments.json);
+  if (!arguments.key.empty()) {
+    auto key = edgekit::detail::guarded<std::string>(
+        [&] { return std::string(edgekit::detail::text_of(app::read_file(arguments.key))); });
+    if (!key) return output.failed(key.error());
+    arguments.options.public_key = std::move(*key);
+  }
+  const auto model = edgekit::Model::load(arguments.files[0], arguments.options);
   if (!model) return output.failed(model.error());
   const std::string about = "{\"name\": " + app::json_text(model->name()) + ", \"digest\": " + app::json_text(model->digest()) +
                             ", \"variant\": " + app::json_text(model->choice().variant.name) + ", \"runtime\": " +

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /** Predict from files with an edgekit bundle.
  *
- *     node classify.mjs BUNDLE INPUT... [--check] [--json] [--explain] [--digest SHA256] [--runtime web|node]
+ *     node classify.mjs BUNDLE INPUT... [--check] [--json] [--explain] [--digest SHA256] [--key PUBLIC.pem]
+ *         [--runtime web|node]
  *
  * BUNDLE is a bundle's folder, its NAME.edgekit.zip, or the address of one. An INPUT is what the bundle takes: an image
  * (PNG, JPEG, PPM, PGM), a recording (WAV), a text in quotes or a .txt file, or a prepared tensor (.npy).
@@ -10,17 +11,19 @@
  *     --explain    say which variant of the model runs here, and why
  *     --json       one JSON object for each input, and nothing else, on standard output
  *     --digest     refuse another bundle than the one with this digest
+ *     --key        refuse a bundle that is not signed with this key; its signature lies beside it (NAME.edgekit.sig)
  *     --runtime    node: native, web: WebAssembly; by default the native one where it is installed */
 
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { EdgekitError, load } from 'edgekit';
 import { readInput } from './inputs.mjs';
 
 const OPTIONS = {
   check: { type: 'boolean' }, explain: { type: 'boolean' }, json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' },
-  digest: { type: 'string' }, runtime: { type: 'string' },
+  digest: { type: 'string' }, key: { type: 'string' }, runtime: { type: 'string' },
 };
-const USAGE = 'node classify.mjs BUNDLE INPUT... [--check] [--json] [--explain] [--digest SHA256] [--runtime web|node]';
+const USAGE = 'node classify.mjs BUNDLE INPUT... [--check] [--json] [--explain] [--digest SHA256] [--key PUBLIC.pem] [--runtime web|node]';
 
 /** What a prediction says in one line. */
 function line(answer) {
@@ -48,7 +51,8 @@ async function main() {
     return options.help ? 0 : 2;
   }
   const runtime = options.runtime ? await import(options.runtime === 'node' ? 'onnxruntime-node' : 'onnxruntime-web/wasm') : null;
-  const model = await load(bundle, { digest: options.digest ?? null, runtime, warn: (text) => console.error(`warning: ${text}`) });
+  const publicKey = options.key === undefined ? null : readFileSync(options.key, 'utf8');
+  const model = await load(bundle, { digest: options.digest ?? null, publicKey, runtime, warn: (text) => console.error(`warning: ${text}`) });
   const say = options.json ? console.error : console.log;
   if (options.explain) say(model.explain());
   if (options.check) {

@@ -2,10 +2,11 @@
 
 import { constants } from 'node:fs';
 import { lstat, open, readdir } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BundleError } from './errors.js';
 import { MAX_FILES } from './manifest.js';
+import { signatureBeside } from './signature.js';
 
 const AGAIN = 'get the bundle again from where it was made; do not run this one';
 
@@ -16,8 +17,10 @@ const AGAIN = 'get the bundle again from where it was made; do not run this one'
  */
 export async function openPath(from, zipSource) {
   const path = String(from).startsWith('file:') ? fileURLToPath(from) : String(from);
-  const status = await lstat(path).catch(() => null);
-  if (status?.isFile() && path.toLowerCase().endsWith('.zip')) return zipSource(await readOrdinary(path, { single: false }), basename(path));
+  const status = await lstat(path).catch(() => null), signature = () => readOrdinary(signatureBeside(resolve(path)), { single: false });
+  if (status?.isFile() && path.toLowerCase().endsWith('.zip')) {
+    return { ...zipSource(await readOrdinary(path, { single: false }), basename(path)), signature };
+  }
   if (!status?.isDirectory()) {
     throw new BundleError(status ? 'neither a folder nor a .zip' : 'no such folder or file', {
       where: path,
@@ -26,7 +29,7 @@ export async function openPath(from, zipSource) {
     });
   }
   const sizes = await listing(path);
-  return { name: path, sizes, read: (name) => readOrdinary(join(path, name)) };
+  return { name: path, sizes, read: (name) => readOrdinary(join(path, name)), signature };
 }
 
 /** Sizes of all files below `root` by path, all of them ordinary. */

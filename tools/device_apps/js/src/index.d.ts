@@ -64,6 +64,10 @@ export interface LoadOptions {
   provider?: 'cpu' | null;
   /** The bundle's identity, where it is known from a source that is trusted: another one is refused. */
   digest?: string | null;
+  /** The PEM text of a public key (P-256, P-384, P-521): only a bundle that is signed with this key is loaded. */
+  publicKey?: string | null;
+  /** What is in the bundle's .sig; by default it is looked for beside the bundle, where that has an address or a path. */
+  signature?: Uint8Array | string | null;
   /** The module onnxruntime-web or onnxruntime-node; by default what is installed, the native one first. */
   runtime?: unknown;
   /** Threads of the session; more than one needs an isolated page in browsers. */

@@ -15,6 +15,7 @@ import { readVocabulary } from './processing/vocabulary.js';
 import { checkVocabulary, prepareWordpiece } from './processing/wordpiece.js';
 import { describeRuntime, openSession } from './session.js';
 import { accepts, count, maxDifference, numbers, tensor } from './tensor.js';
+import { checkSignature } from './signature.js';
 import { rank } from './variants.js';
 import { openBundle } from './verify.js';
 
@@ -29,11 +30,14 @@ import { openBundle } from './verify.js';
  * @throws {BundleError} the bundle is not whole, not ours, or not safe; the text says which file and why
  * @throws {ProviderError} ONNX Runtime is absent, or the bundle has no variant for it
  */
-export async function load(source, { provider = null, digest = null, runtime = null, threads = 1, warn = console.warn } = {}) {
+export async function load(source, options = {}) {
+  const { provider = null, digest = null, publicKey = null, signature = null, runtime = null, threads = 1, warn = console.warn } = options;
   const opened = await openBundle(source, warn), { manifest } = opened;
   if (digest !== null && digest !== opened.digest) {
     throw new BundleError(`another bundle: its digest is ${opened.digest}`, { where: opened.source.name, rule: `expected ${digest}` });
   }
+  if (publicKey !== null) await checkSignature(opened, publicKey, signature);
+  else if (signature !== null) throw new BundleError('a signature, but no key', { where: 'load', rule: 'a signature says nothing without publicKey' });
   await opened.checkDigests();
   const golden = manifest.goldenSamples ? readGolden(await opened.read(GOLDEN_FILE), manifest) : [];
   const file = vocabularyFile(manifest), vocabulary = file === null ? null : readVocabulary(await opened.read(file), file);

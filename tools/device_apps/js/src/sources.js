@@ -3,15 +3,17 @@
 import { openPath } from '#folder';
 import { BundleError } from './errors.js';
 import { MAX_FILES, checkPath } from './manifest.js';
+import { signatureBeside } from './signature.js';
 import { readZip } from './zip.js';
 
 /** Zip files end there: neither zip64 nor larger arrays are read. */
 const MAX_ZIP_BYTES = 2 ** 31 - 1;
 
 /**
- * A bundle's files: their sizes by path, and what reads one.
+ * A bundle's files: their sizes by path, what reads one, and what reads the signature that lies beside the bundle.
  *
- * @typedef {{name: string, sizes: Map<string, number>, read: (path: string) => Promise<Uint8Array>}} Source
+ * @typedef {{name: string, sizes: Map<string, number>, read: (path: string) => Promise<Uint8Array>,
+ *   signature: () => Promise<Uint8Array>}} Source
  */
 
 /**
@@ -41,15 +43,25 @@ function isAddress(from) {
 }
 
 async function fetched(from) {
-  const where = String(from);
+  const where = String(from), [, path, rest] = /^([^?#]*)(.*)$/s.exec(where);
+  const signature = () => bytesAt(`${signatureBeside(path)}${rest}`, 'the signature of a bundle, where a key is given');
+  return { ...zipSource(await bytesAt(where, 'a NAME.edgekit.zip'), nameIn(where)), signature };
+}
+
+async function bytesAt(where, rule) {
   let response;
   try {
-    response = await fetch(from);
+    response = await fetch(where);
   } catch (cause) {
     throw new BundleError(`cannot fetch: ${cause.message}`, { where, rule: 'an address that answers', cause });
   }
-  if (!response.ok) throw new BundleError(`the server answers ${response.status}`, { where, rule: 'a NAME.edgekit.zip' });
-  return zipSource(new Uint8Array(await response.arrayBuffer()), nameIn(where));
+  if (!response.ok) throw new BundleError(`the server answers ${response.status}`, { where, rule });
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** Of bytes and of files that were handed over nobody knows what lies beside them. */
+async function noSignature() {
+  throw new BundleError('no signature', { where: 'signature', rule: 'a signed bundle, where a key is given', wayOut: 'hand over what is in its .sig, too' });
 }
 
 async function blobSource(file) {
@@ -61,7 +73,7 @@ function zipSource(data, name) {
   if (data.length > MAX_ZIP_BYTES) throw new BundleError(`${data.length} bytes`, { where: name, rule: `at most ${MAX_ZIP_BYTES} bytes` });
   const entries = readZip(data, name, MAX_FILES + 1);
   for (const path of entries.keys()) checkPath(path, name);
-  return { name, sizes: sizesOf(entries, (bytes) => bytes.length), read: async (path) => entries.get(path).slice() };
+  return { name, sizes: sizesOf(entries, (bytes) => bytes.length), read: async (path) => entries.get(path).slice(), signature: noSignature };
 }
 
 /** The files of a folder that was chosen or dropped in a browser. */
@@ -77,6 +89,7 @@ function filesSource(files) {
     name,
     sizes: sizesOf(entries, (file) => file.size),
     read: async (path) => new Uint8Array(await entries.get(path).arrayBuffer()),
+    signature: noSignature,
   };
 }
 

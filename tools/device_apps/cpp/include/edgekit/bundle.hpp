@@ -141,6 +141,12 @@ class Bundle {
   const std::string& digest() const noexcept { return digest_; }
   const std::string& where() const noexcept { return source_->where(); }
   std::string place(const std::string& name) const { return source_->place(name); }
+  /// The SHA-256 of every file by its name, `edgekit/bundle.json` among them.
+  std::map<std::string, std::string> digests() const {
+    std::map<std::string, std::string> made{{bundle_file, digest_}};
+    for (const auto& [name, entry] : manifest_.files) made.emplace(name, entry.sha256);
+    return made;
+  }
 
   /// The bytes of a listed file: what is returned is what was hashed.
   Bytes read(const std::string& name) const {

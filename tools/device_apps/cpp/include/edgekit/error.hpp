@@ -18,7 +18,7 @@ namespace edgekit {
 enum class Kind {
   bundle,    ///< the bundle is not whole, not ours, or not safe to load
   provider,  ///< ONNX Runtime, or an execution provider of it, is absent or did not run the model
-  data,      ///< the input does not fit the model
+  data,      ///< the input does not fit the model, or a key is none
   runtime,   ///< ONNX Runtime failed while it ran
   memory,    ///< out of memory
 };

@@ -19,6 +19,7 @@
 #include "manifest.hpp"
 #include "onnx_scan.hpp"
 #include "runtime.hpp"
+#include "signature.hpp"
 #include "variants.hpp"
 
 namespace edgekit {
@@ -30,6 +31,9 @@ struct Options {
   int threads = 1;                          ///< intra-op threads; 0 lets ONNX Runtime choose
   bool verify = true;                       ///< compare the SHA-256 of every file; false: only of those that are used
   std::optional<std::string> digest;        ///< the bundle's identity, where it is known from a source that is trusted
+  std::optional<std::string> public_key;    ///< PEM text: load only what is signed with this key; needs OpenSSL 3
+  std::string signature;                    ///< path of the signature; empty: NAME.edgekit.sig beside the bundle
+  std::string crypto_library;               ///< path of OpenSSL's libcrypto; empty: the system's
   std::string isa;                          ///< take this processor for the choice of a variant; empty: the one here
   std::function<void(const std::string&)> on_note;  ///< hears of every fallback and compromise; they are in `notes` too
 };
@@ -191,6 +195,12 @@ class Model {
     if (options.digest && *options.digest != bundle->digest()) {
       detail::refuse_bundle("another bundle: its digest is " + bundle->digest(), detail::shown(bundle->where()),
                             "expected " + *options.digest);
+    }
+    if (options.public_key) {
+      const auto signature = options.signature.empty() ? detail::signature_beside(path) : std::filesystem::path(options.signature);
+      detail::check_signature(bundle->digests(), *options.public_key, signature, options.crypto_library);
+    } else if (!options.signature.empty()) {
+      detail::refuse_bundle("a signature, but no key", "Options", "a signature says nothing without public_key");
     }
     if (options.verify) bundle->check_digests();
     return bundle;

@@ -11,25 +11,20 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #ifdef _WIN32
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#include <windows.h>
 #define EDGEKIT_ORT_CALL __stdcall
 #else
-#include <dlfcn.h>
 #define EDGEKIT_ORT_CALL
 #endif
 
 #include "error.hpp"
 #include "files.hpp"
+#include "library.hpp"
 #include "manifest.hpp"
 #include "tensor.hpp"
 #include "text.hpp"
@@ -127,46 +122,6 @@ struct OrtApi {
     append_tensorrt.find(table), create_tensorrt_options.find(table), release_tensorrt_options.find(table);
     append_cuda.find(table), create_cuda_options.find(table), release_cuda_options.find(table);
   }
-};
-
-/// A shared library. It stays in memory to the end of the process: ONNX Runtime's threads do not survive unloading.
-class Library {
- public:
-  explicit Library(const std::string& name) {
-#ifdef _WIN32
-    handle_ = LoadLibraryW(std::filesystem::u8path(name).c_str());
-    if (handle_ == nullptr) failed_ = "Windows error " + std::to_string(GetLastError());
-#else
-    handle_ = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle_ == nullptr) {
-      const char* reason = ::dlerror();
-      failed_ = reason != nullptr ? reason : "unknown";
-    }
-#endif
-  }
-  bool opened() const noexcept { return handle_ != nullptr; }
-  const std::string& reason() const noexcept { return failed_; }
-
-  template <class Pointer>
-  Pointer find(const char* name) const noexcept {
-#ifdef _WIN32
-    const FARPROC found = GetProcAddress(handle_, name);
-#else
-    void* const found = ::dlsym(handle_, name);
-#endif
-    Pointer pointer = nullptr;
-    static_assert(sizeof pointer == sizeof found, "functions and data have pointers of one size");
-    std::memcpy(&pointer, &found, sizeof pointer);
-    return pointer;
-  }
-
- private:
-#ifdef _WIN32
-  HMODULE handle_ = nullptr;
-#else
-  void* handle_ = nullptr;
-#endif
-  std::string failed_;
 };
 
 /// Calls a release function of the table on what a unique_ptr holds.
