@@ -262,19 +262,32 @@ def _candidates(
 
 
 def _profiled(found: Benchmark, folder: Path) -> list[dict[str, Any]]:
-    """Rows of nodes of all ONNX files; a bundle's file and a function's model have no nodes to match here."""
+    """Rows of nodes of all ONNX files, those that run of bundles among them; a function's model has no nodes here."""
     from edgekit.bench import node_rows
 
     profiles = {}
     for index, row in enumerate(found.rows):
-        if row.candidate.source == "onnx":
-            optimized = folder / f"optimized-{index}.onnx"
-            try:
-                kernels = profile_kernels(row.candidate, optimized=optimized)
-            except LostError:
-                continue  # It was timed: only the profiler cannot run it.
-            profiles[row.candidate.name] = Path(row.candidate.path), optimized, kernels
+        if row.candidate.source not in ("onnx", "bundle"):
+            continue
+        optimized = folder / f"optimized-{index}.onnx"
+        try:
+            kernels = profile_kernels(row.candidate, optimized=optimized)
+        except LostError:
+            continue  # It was timed: only the profiler cannot run it.
+        path = Path(row.candidate.path)
+        if row.candidate.source == "bundle":
+            path = _running(row.candidate, folder / f"running-{index}.onnx")
+        profiles[row.candidate.name] = path, optimized, kernels
     return [row.to_dict() for row in node_rows(profiles)]
+
+
+def _running(bundle: Candidate, copy: Path) -> Path:
+    """A copy of the file that runs of a bundle, chosen as its process chose it."""
+    from edgekit.device import load
+
+    model = load(bundle.path, provider=bundle.provider, threads=bundle.threads)
+    copy.write_bytes(model.opened.read(model.variant.file))
+    return copy
 
 
 def _tables(found: Benchmark) -> None:

@@ -227,7 +227,7 @@ def _draw(points: Front, folder: Path) -> None:
 
 
 def _page(folder: Path) -> Path:
-    """Write the page that people read, beside the report."""
+    """Write the page that people read again: now it knows how to start the run once more."""
     from edgekit.report.page import write_page
 
     return write_page(read_run(folder))

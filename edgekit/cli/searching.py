@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgekit.cli import completing, show
+from edgekit.cli.behaviour import MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.options import HOW, LIMITS, RUNS, AsJson, Device, PlacementBy, Ranges, Threads
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
@@ -45,6 +46,9 @@ def search(
             rich_help_panel=LIMITS,
         ),
     ] = None,
+    max_churn: MaxChurn = None,
+    max_worst_class_drop: MaxWorstClassDrop = None,
+    max_ece_rise: MaxEceRise = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -152,6 +156,7 @@ def search(
         aims=tuple(part.strip() for part in aims.split(",") if part.strip()),
         max_latency_ms=max_latency_ms,
         max_drop=max_drop,
+        gates=gates_of(max_churn, max_worst_class_drop, max_ece_rise, None),
         teacher=teacher,
         weights=from_weights,
         latency=latency,
@@ -220,6 +225,9 @@ def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) ->
         for line in scatter(front.marks, x=AXES[0], y=AXES[1]):
             show.out.print(line, markup=False)
         show.table(f"{front.name}: front, test split, ONNX Runtime", _HEADERS, _rows(front, chosen))
+        for number, each in enumerate(front.members, 1):
+            if each.broken:
+                show.out.print(f"point {number} breaks a gate: {'; '.join(each.broken)}", markup=False)
         show.facts(
             _verdict(chosen, max_drop=settings.max_drop),
             {

@@ -28,7 +28,8 @@ from edgekit.compress.stages import (
 from edgekit.errors import EdgekitError, PruneError
 from edgekit.progress import Progress, silent
 from edgekit.prune import Action, Coupling, actions, analyse, importance, resolutions
-from edgekit.report import Report
+from edgekit.report import Report, read_run
+from edgekit.report.page import write_page
 from edgekit.store import Store, write_json
 from edgekit.validate import Score, compare
 from edgekit.validate.behaviour import Figures, figures_of
@@ -62,7 +63,7 @@ def compress(
         workload: model, data, task.
         budget: the limits.
         settings: how to go about it; the defaults are for a CPU with AVX512-VNNI and one thread.
-        out: folder of the run: `report.json`, the bundle `NAME.edgekit`, and the stages.
+        out: folder of the run: `report.json`, the page `report.html`, the bundle `NAME.edgekit`, and the stages.
         progress: told all along.
 
     Returns:
@@ -78,6 +79,7 @@ def compress(
         run = Run(store, workload, budget, settings, progress=progress)
         report = _Job(run, root).report()
         report.save(root / "report.json")
+        write_page(read_run(root))
         return report
 
 

@@ -111,11 +111,11 @@ def reduce_to_two(walk: Walk, node: Node) -> list[Value]:
     return [value, value]
 
 
-def softmax(walk: Walk, node: Node) -> Value:
-    """Frozen along what it normalizes over."""
+def along(walk: Walk, node: Node) -> Value:
+    """Softmax, running sums: the shape stays; frozen along what it goes over."""
     value = walk.value(node.args[0])
     assert value is not None
-    walk.pin((value[int(argument(node, 1, "dim")) % len(value)],), f"{node.name} normalizes over it")
+    walk.pin((value[int(argument(node, 1, "dim")) % len(value)],), f"{node.name} goes over it")
     return value
 
 
@@ -180,7 +180,7 @@ RULES: Mapping[Any, Rule] = _table(
         reduce: "mean.dim sum.dim_IntList amax amin mean sum linalg_vector_norm norm.ScalarOpt_dim logsumexp "
         "prod.dim_int var.dim var.correction std.dim std.correction",
         reduce_to_two: "var_mean.dim var_mean.correction std_mean.dim std_mean.correction max.dim min.dim",
-        softmax: "softmax log_softmax",
+        along: "softmax log_softmax cumsum cumprod logcumsumexp",
         permute: "permute transpose.int t mT",
         reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as",
         expand: "expand expand_as broadcast_to",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
+from time import monotonic
 from typing import Any
 
 from edgekit.device.environment import describe
@@ -19,6 +22,7 @@ from edgekit.search.site import FULL, Site, Values
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, score, validate
+from edgekit.validate.behaviour import figures_of
 
 MODEL = "model.onnx"
 REFERENCE = "reference"
@@ -66,19 +70,20 @@ def finalists_of(points: Sequence[Point], count: int) -> tuple[Point, ...]:
     return tuple(best[round(index * (len(best) - 1) / (count - 1))] for index in range(count))
 
 
-def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[int], float]) -> Ended:
+def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[int, float], float]) -> Ended:
     """Train the finalists in full, make and measure their files, and score the front once on the test split.
 
     Args:
         site: of the search.
         finalists: choices by name.
-        deadline_s: seconds for the next training, from how many trainings are left.
+        deadline_s: seconds for the next training, from how many trainings are left and how many seconds all that is no
+            training is expected to take from now on.
     """
-    folders = _trained(site, finalists, deadline_s)
-    reference = _reference_file(site)
-    files = [made for name, values in finalists.items() for made in _files(site, name, values, folders[name])]
+    reference, files = _finished(site, finalists, deadline_s)
     points = _measured(site, reference, files)
-    best = front(points)
+    broken = _broken(site, reference, files)
+    # A file that breaks a gate must not keep one that holds them all off the front.
+    best = front([point for point in points if not broken[point.name]] or points)
     by_name = {made.name: made for made in files}
     test = _tested(site, reference, [by_name[point.name] for point in best])
     root = site.root.resolve()
@@ -92,6 +97,7 @@ def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[in
             target=site.settings.target if by_name[point.name].precision == "int8" else "any",
             choices=dict(by_name[point.name].choices),
             test=test["rows"][point.name],
+            broken=broken[point.name],
         )
         for point in best
     )
@@ -108,24 +114,43 @@ def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[in
     )
 
 
-def _trained(site: Site, finalists: Mapping[str, Values], deadline_s: Callable[[int], float]) -> dict[str, Path]:
-    """The folders with the weights; without a teacher the default network is trained as well, as the reference."""
-    todo = dict(finalists)
+def _finished(
+    site: Site, finalists: Mapping[str, Values], deadline_s: Callable[[int, float], float]
+) -> tuple[Made, list[Made]]:
+    """The reference's file and those of the finalists, trained, made and scored one after the other.
+
+    So it is known after the first what the rest will take besides training. Without a teacher, the default network is
+    trained as well, as the reference.
+    """
+    count, done, files, spent = len(finalists) + (site.teacher is None), 0, list[Made](), list[float]()
+
+    def trained(values: Values) -> Path:
+        nonlocal done
+        site.progress(Step("finalists", done, count))
+        # As much again as the files take is kept for the test split, beside both measurements of latency.
+        rest_s = (count - done + count) * fmean(spent or [0.0]) + 2 * site.settings.latency_time_s
+        folder = site.trained(values, FULL, deadline_s=deadline_s(count - done, rest_s))
+        done += 1
+        return folder
+
+    def timed(make: Callable[[], Sequence[Made]]) -> Sequence[Made]:
+        begin = monotonic()
+        made = make()
+        for each in made:
+            _scored(site, each)
+        spent.append(monotonic() - begin)
+        return made
+
     if site.teacher is None:
-        todo = {REFERENCE: site.default, **todo}
-    folders = {}
-    for index, (name, values) in enumerate(todo.items()):
-        site.progress(Step("finalists", index, len(todo)))
-        folders[name] = site.trained(values, FULL, deadline_s=deadline_s(len(todo) - index))
-    site.progress(Step("finalists", len(todo), len(todo)))
-    return folders
-
-
-def _reference_file(site: Site) -> Made:
-    if site.teacher is not None:
-        return _exported(site, REFERENCE, {}, "teacher", lambda: site.teacher)
-    folder = site.trained(site.default, FULL)
-    return _exported(site, REFERENCE, site.default, folder.name, lambda: site.with_weights(site.default, folder))
+        folder = trained(site.default)
+        network = partial(site.with_weights, site.default, folder)
+        (reference,) = timed(lambda: [_exported(site, REFERENCE, site.default, folder.name, network)])
+    else:
+        (reference,) = timed(lambda: [_exported(site, REFERENCE, {}, "teacher", lambda: site.teacher)])
+    for name, values in finalists.items():
+        files += timed(partial(_files, site, name, values, trained(values)))
+    site.progress(Step("finalists", count, count))
+    return reference, files
 
 
 def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
@@ -196,20 +221,6 @@ def _measured(site: Site, reference: Made, files: Sequence[Made]) -> list[Point]
     """Each file on the selection split in ONNX Runtime, and all of them in one interleaved measurement."""
     workload, settings = site.workload, site.settings
 
-    def scored(made: Made) -> Score:
-        def make(folder: Path) -> None:
-            score(
-                made.path,
-                workload.splits.selection,
-                workload.task,
-                spec=made.spec,
-                threads=settings.threads,
-                seed=settings.seed,
-                progress=site.progress,
-            ).save(folder)
-
-        return Score.load(site.stage("score", {"file": made.sha256}, make))
-
     def time(folder: Path) -> None:
         timings = latency_table(
             {made.name: made.path for made in (reference, *files)},
@@ -225,16 +236,44 @@ def _measured(site: Site, reference: Made, files: Sequence[Made]) -> list[Point]
 
     key = {"files": [made.sha256 for made in (reference, *files)], "time": settings.latency_time_s}
     latencies = json.loads((site.stage("latency", key, time) / "latency.json").read_text())
-    base = scored(reference)
+    base = _scored(site, reference)
     return [
         Point(
             name=made.name,
             latency_ms=latencies[made.name],
-            drop=compare(scored(made), base, workload.task).drop,
+            drop=compare(_scored(site, made), base, workload.task).drop,
             size_bytes=made.path.stat().st_size,
         )
         for made in files
     ]
+
+
+def _scored(site: Site, made: Made) -> Score:
+    """A file's answers on the selection split."""
+
+    def make(folder: Path) -> None:
+        score(
+            made.path,
+            site.workload.splits.selection,
+            site.workload.task,
+            spec=made.spec,
+            threads=site.settings.threads,
+            seed=site.settings.seed,
+            progress=site.progress,
+        ).save(folder)
+
+    return Score.load(site.stage("score", {"file": made.sha256}, make))
+
+
+def _broken(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, tuple[str, ...]]:
+    """By file: the gates that it breaks on the selection split, in words."""
+    gates, task = site.settings.gates, site.workload.task
+    if not gates:
+        return {made.name: () for made in files}
+    base = _scored(site, reference)
+    return {
+        made.name: gates.broken(figures_of(base, _scored(site, made), task, seed=site.settings.seed)) for made in files
+    }
 
 
 def _tested(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, Any]:

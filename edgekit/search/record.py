@@ -33,6 +33,7 @@ class Member:
         target: the kind of device that `file` is for; `any` for fp32.
         choices: what it was made by.
         test: metric and drop on the test split, latency and ratio measured there, JSON-ready.
+        broken: gates that it breaks on the selection split, in words; there are such points only where none holds all.
     """
 
     point: Point
@@ -43,6 +44,7 @@ class Member:
     target: str
     choices: Mapping[str, Any]
     test: Mapping[str, Any] = field(default_factory=dict)
+    broken: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -52,8 +54,8 @@ class Member:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
-        plain = {name: data[name] for name in cls.__slots__ if name != "point"}
-        return cls(point=point_from(data), **plain)
+        plain = {name: data[name] for name in cls.__slots__ if name in data and name != "point"}
+        return cls(**{**plain, "point": point_from(data), "broken": tuple(data.get("broken", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +101,15 @@ class Front:
         return [*others, *numbered]
 
     def chosen(self, *, max_latency_ms: float | None, max_drop: float | None) -> int | None:
-        """The number of the fastest point within the limits on the selection split; None if there is none.
+        """The number of the fastest point within limits and gates on the selection split; None if there is none.
 
         Without a limit on the drop, the most accurate one.
         """
         within = [
             (number, each.point)
             for number, each in enumerate(self.members, 1)
-            if (max_latency_ms is None or each.point.latency_ms <= max_latency_ms)
+            if not each.broken
+            and (max_latency_ms is None or each.point.latency_ms <= max_latency_ms)
             and (max_drop is None or each.point.drop.value <= max_drop)
         ]
         if not within:

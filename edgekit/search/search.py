@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import optuna
@@ -36,7 +37,7 @@ ASKED = "search"
 FINAL_SHARE = 0.4
 """Of the time, kept for the full training of the finalists and the final measurements."""
 MEASURING_SHARE = 0.1
-"""Of the time, for what comes after the last training."""
+"""Of the time, at least, for all that is no training of a finalist."""
 SHORTEST_S = 5.0
 """However little time is left, a finalist is trained for so long."""
 JOURNAL = "study.journal"
@@ -83,7 +84,9 @@ def search(
         ended = end(
             site,
             {point.name: found.choices[point.name] for point in finalists_of(found.points, settings.finalists)},
-            deadline_s=lambda left: max((clock.left_s(settings.time_s * (1 - MEASURING_SHARE))) / left, SHORTEST_S),
+            deadline_s=lambda left, rest_s: max(
+                (clock.left_s(settings.time_s) - max(rest_s, MEASURING_SHARE * settings.time_s)) / left, SHORTEST_S
+            ),
         )
         clock.save()
         result = Front(
@@ -256,8 +259,12 @@ def _run(study: optuna.Study, site: Site, url: str, *, workers: int, clock: _Clo
         clock.save()
 
     def has_time() -> bool:
-        # However little there is, one network has to come through for there to be a front.
-        return clock.left_s(trials_s) > 0 or not any(t.state == TrialState.COMPLETE for t in study.get_trials())
+        trials = study.get_trials(deepcopy=False)
+        if not any(each.state == TrialState.COMPLETE for each in trials):
+            return True  # However little time there is, one network has to come through for there to be a front.
+        # Half of a usual trial beyond the end, and half of it before: on the average none.
+        lasted = [each.duration.total_seconds() for each in trials if each.duration and TWIN not in each.user_attrs]
+        return clock.left_s(trials_s) > median(lasted or [0.0]) / 2
 
     if workers == 1:
         _work(study, site, url, index=0, may_begin=has_time, told=told)

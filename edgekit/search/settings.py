@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from edgekit.errors import EdgekitError
 from edgekit.search.study import SamplerKind
+from edgekit.validate.behaviour import Gates
 
 AIMS = ("latency", "drop", "size")
-LATER = ("trials", "time_s", "finalists", "epochs", "latency_time_s", "max_drop", "ranges", "placement", "ranks")
+LATER = (
+    "trials",
+    "time_s",
+    "finalists",
+    "epochs",
+    "latency_time_s",
+    "max_drop",
+    "gates",
+    "ranges",
+    "placement",
+    "ranks",
+)
 """What does not change a trial: a search goes on with the same study when these are changed."""
 OF_THE_STUDY = (*LATER, "aims", "sampler", "max_latency_ms", "short_epochs", "rungs", "factor")
 """What does not change a network that was trained: its stages are taken again when these are changed."""
@@ -27,6 +39,8 @@ class SearchSettings:
         aims: what is to be small: `latency`, `drop`, `size`. Several make a front.
         max_latency_ms: slower networks are not trained.
         max_drop: points of the metric that the chosen one may be worse than the reference.
+        gates: limits on what else may differ from the reference; finalists that break one are left off the front where
+            others hold all. That on robustness needs perturbed inputs and is not for a search.
         teacher: a trained model to distill from, and the reference of all drops. Without it both are missing, and the
             reference is the builder's default network, trained like the others.
         weights: a trained model whose weights new networks start from, where names and shapes allow.
@@ -59,6 +73,7 @@ class SearchSettings:
     aims: tuple[str, ...] = ("latency", "drop")
     max_latency_ms: float | None = None
     max_drop: float | None = None
+    gates: Gates = field(default_factory=Gates)
     teacher: str | None = None
     weights: str | None = None
     latency: str | None = None
@@ -93,6 +108,13 @@ class SearchSettings:
                 where="--aims",
                 rule="a limit on the latency, or the latency as an aim: else the largest network wins",
                 way_out="give --max-latency-ms, or --aims latency,drop",
+            )
+        if self.gates.max_robustness_drop is not None:
+            raise EdgekitError(
+                f"got {self.gates.max_robustness_drop}",
+                where="max_robustness_drop",
+                rule="gates on churn, classes and calibration: a search perturbs no inputs",
+                way_out="validate the chosen file with this gate",
             )
         counts = (("--trials", self.trials), ("--rungs", self.rungs), ("--finalists", self.finalists))
         for where, value in (*counts, ("--ranks", self.ranks), ("--threads", self.threads)):
@@ -134,6 +156,6 @@ class SearchSettings:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         values = {name: value for name, value in data.items() if name in known}
-        return cls(**{**values, "aims": tuple(data["aims"])})
+        return cls(**{**values, "aims": tuple(data["aims"]), "gates": Gates(**data.get("gates", {}))})

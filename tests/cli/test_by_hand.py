@@ -319,12 +319,15 @@ def test_bench_measures_all_files_in_one_run(done, original, int8, bundle, tmp_p
         assert "samples_ms" not in row["latency"]
 
 
-def test_bench_shows_what_was_measured_and_where_the_time_goes(done, original, int8):
-    text = done("bench", original.path, int8.path, "--time", "0.2s", "--starts", "2", "--profile-nodes").out
+def test_bench_shows_what_was_measured_and_where_the_time_goes(done, original, int8, bundle):
+    files = (original.path, int8.path, bundle.folder)
+    text = done("bench", *files, "--time", "0.2s", "--starts", "2", "--profile-nodes").out
     for part in ("cpu, 1 thread, batch 1", "original.int8", "measured for 0.2 s at most, in 2 processes each"):
         assert part in text
     assert "costliest nodes, under the profiler" in text
     assert "Conv" in text
+    nodes = done("bench", *files, "--time", "0.1s", "--starts", "1", "--profile-nodes", "--json").json["nodes"]
+    assert {name for row in nodes for name in row["us"]} == {"original", "original.int8", bundle.folder.name}
 
 
 @pytest.mark.slow

@@ -81,5 +81,8 @@ def test_int8_that_loses_too_much_is_improved_and_the_rungs_are_told(tmp_path):
     assert next(note for note in report.notes if note.startswith("int8: ")).startswith("int8: post-training: drop ")
     # The rungs are in the report as it lies on disk, and a second call takes them from there.
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "int8-improved" in page
+    assert f"{report.row(report.verdict.chosen).ratio_to_fp32.value:.2f}×" in page
     again = compress(load_workload(config), Budget(max_drop=3.0, time_s=60), settings, out=tmp_path / "run")
     assert again.to_dict()["stages"] == saved["stages"]

@@ -50,13 +50,32 @@ def strided(_, x):
         lambda _, x: x.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)),
         lambda _, x: x[:, :, torch.tensor([0, 2, 1]), :],
         lambda _, x: x.broadcast_to(x.shape).reshape_as(x),
+        lambda _, x: x.cumsum(2) + x.logcumsumexp(3),
         strided,
     ],
-    ids=["roll", "norm", "var", "var_mean", "addcmul", "extremes", "tile", "unfold", "index", "as", "space-to-depth"],
+    ids=[
+        "roll",
+        "norm",
+        "var",
+        "var_mean",
+        "addcmul",
+        "extremes",
+        "tile",
+        "unfold",
+        "index",
+        "as",
+        "running",
+        "space-to-depth",
+    ],
 )
 def test_what_works_along_other_dimensions_leaves_the_channels_free(kit, code):
     coupling, _ = kit.check(kit.settle(between(code)), kit.batch(3, 4, 4))
     assert widths(coupling) == {"first": 8}
+
+
+def test_running_sums_over_channels_keep_them(kit):
+    coupling, _ = kit.check(kit.settle(between(lambda _, x: x.cumsum(1))), kit.batch(3, 4, 4))
+    assert widths(coupling) == {}
 
 
 def test_patches_and_pixels(kit):

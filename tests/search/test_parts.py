@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from torch import nn
 
 from edgekit.errors import EdgekitError
 from edgekit.report import Mark, scatter
-from edgekit.search import Front, Member, Point, front, warm_start
+from edgekit.search import Front, Member, Point, SearchSettings, front, warm_start
 from edgekit.search.finalists import finalists_of
 from edgekit.search.study import storage_at
 from edgekit.search.trial import goes_on
 from edgekit.stats import Estimate
 from edgekit.store import file_sha256
+from edgekit.validate.behaviour import Gates
 
 
 def point(name, ms, drop, size=1):
@@ -147,6 +149,19 @@ def test_the_chosen_point_is_the_fastest_within_the_drop_or_the_most_accurate(a_
     assert a_front.chosen(max_latency_ms=None, max_drop=None) == 2
     assert a_front.chosen(max_latency_ms=1.5, max_drop=None) == 1
     assert a_front.chosen(max_latency_ms=0.5, max_drop=None) is None
+
+
+def test_a_point_that_breaks_a_gate_is_not_chosen(a_front, tmp_path):
+    first, second = a_front.members
+    broken = replace(a_front, members=(replace(first, broken=("churn 3.00 % > 2.00 %",)), second))
+    assert broken.chosen(max_latency_ms=None, max_drop=0.5) == 2
+    broken.save(tmp_path)
+    assert Front.load(tmp_path).members == broken.members
+
+
+def test_a_search_takes_no_gate_on_perturbed_inputs():
+    with pytest.raises(EdgekitError, match="a search perturbs no inputs"):
+        SearchSettings(gates=Gates(max_robustness_drop=1.0))
 
 
 def test_a_changed_file_is_not_bundled(a_front, tmp_path):

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from edgekit.errors import EdgekitError
 from edgekit.search import Front, SearchSettings, explore, search
 from edgekit.search.record import FRONT, PICTURE
+from edgekit.validate.behaviour import Gates
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,30 @@ def test_the_same_call_again_trains_nothing_and_gives_the_same_front(done, quick
     again = search(config_for(), quick(), out=out)
     assert {path: path.stat().st_mtime_ns for path in (out / "stages").glob("*/*")} == before
     assert [member.to_dict() for member in again.members] == [member.to_dict() for member in front.members]
+
+
+def test_files_that_break_a_gate_are_left_off_the_front_where_others_hold_it(done, quick, config_for):
+    out, front = done
+    x = np.stack([x for x, _ in _data(config_for())])[np.array(_selection(config_for()))]
+    before = _answers(out / front.reference["file"], x)
+
+    def churn(member):
+        return 100 * (_answers(out / member.file, x) != before).mean()
+
+    def again(limit):
+        return search(config_for(), quick(gates=Gates(max_churn=limit)), out=out)
+
+    every = again(100.0)
+    assert [each.point for each in every.members] == [each.point for each in front.members]
+    fewest = min(churn(each) for each in every.members)
+    some = again(float(fewest))
+    assert some.members
+    assert all(churn(each) <= fewest + 1e-9 and not each.broken for each in some.members)
+    if fewest > 0:
+        none = again(float(fewest) / 2)
+        assert all(each.broken[0].startswith("churn") for each in none.members)
+        assert none.chosen(max_latency_ms=None, max_drop=None) is None
+    search(config_for(), quick(), out=out)  # as the other tests expect it
 
 
 def test_front_json_is_read_back(done):
@@ -241,6 +266,11 @@ def _right(path, x, y):
     (logits,) = session.run(None, {session.get_inputs()[0].name: x})
     best = np.sort(logits, axis=1)
     return logits.argmax(1) == y, best[:, -1] == best[:, -2]
+
+
+def _answers(path, x):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0].argmax(1)
 
 
 def _data(config):
