@@ -50,7 +50,7 @@ def strided(_, x):
         lambda _, x: x.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)),
         lambda _, x: x[:, :, torch.tensor([0, 2, 1]), :],
         lambda _, x: x.broadcast_to(x.shape).reshape_as(x),
-        lambda _, x: x.cumsum(2) + x.logcumsumexp(3),
+        lambda _, x: x.cumsum(2) * x.cumprod(3),
         strided,
     ],
     ids=[
