@@ -163,7 +163,7 @@ def trace(model: nn.Module, example: Batch) -> ExportedProgram:
 
 def couple(model: nn.Module, example: Batch) -> Coupling:
     """The coupling that the graph shows, before any probing of what the code makes of it."""
-    program = trace(copy.deepcopy(model).eval(), example)
+    program = trace(without_caches(model).eval(), example)
     atoms = Atoms()
     walk = Walk(atoms)
     tensors = _name_inputs(program, walk)
@@ -330,6 +330,20 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
         elif "batch_norm" in operation:
             scales.add(name)
     return producers, frozenset(scales)
+
+
+def without_caches(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose modules have forgotten what they computed from their weights.
+
+    Attentions of timm (LeViT, EfficientFormer, TinyViT) keep their biases by position in eval mode, and drop them when
+    training begins; kept ones would outlive the heads that they are for.
+    """
+    twin = copy.deepcopy(model)
+    modes = [(module, module.training) for module in twin.modules()]
+    twin.train()
+    for module, training in modes:
+        module.training = training
+    return twin
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:

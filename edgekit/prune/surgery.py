@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock, remove, unfuse
-from edgekit.prune.coupling import tensor_sizes, tensors_of
+from edgekit.prune.coupling import tensor_sizes, tensors_of, without_caches
 from edgekit.prune.plan import PrunePlan, fingerprint
 from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
 from edgekit.prune.residual import FEATURES_LAST
@@ -27,7 +26,7 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
         PruneError: the plan was made for another model.
     """
     check_fit(model, plan)
-    pruned = copy.deepcopy(model)
+    pruned = without_caches(model)
     modules = dict(pruned.named_modules())
     for name, axes in plan.slices.items():
         owner, _, attribute = name.rpartition(".")
@@ -123,7 +122,7 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     removed recurrent layer what it is given. Images are scaled alike.
     """
     check_fit(model, plan)
-    twin = copy.deepcopy(model)
+    twin = without_caches(model)
     tensors = tensors_of(twin)
     with torch.no_grad():
         for name, axes in plan.slices.items():
@@ -152,7 +151,7 @@ def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
     plan removed has its original values; the bolder one must remove it too.
     """
     check_fit(model, plan)
-    twin = copy.deepcopy(model)
+    twin = without_caches(model)
     targets, lost = twin.state_dict(), _lost_layers(plan)
     sources = {original_name(name, lost): value for name, value in pruned.state_dict().items()}
     with torch.no_grad():

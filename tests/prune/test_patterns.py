@@ -205,3 +205,40 @@ def test_heads_of_linear_attention_go_whole(kit):
     coupling, outcome = kit.check(kit.settle(Linear()), kit.batch(3, 4, 4), grid=1, exact=False)
     assert widths(coupling) == {"qkv": 4}
     assert outcome.model.qkv.out_channels == 12
+
+
+class Remembering(nn.Module):
+    """Adds a bias that it computes from its weights once in eval mode, as attentions of timm do."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(8, 2))
+        self.kept = {}
+
+    def train(self, mode=True):  # noqa: FBT002 - torch's signature
+        super().train(mode)
+        if mode:
+            self.kept = {}
+
+    def forward(self, x):
+        if self.training or torch.compiler.is_compiling():
+            return x + self.table.sum(1)[:, None, None]
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.table.sum(1)[:, None, None].detach()
+        return x + self.kept["bias"]
+
+
+def test_what_a_module_has_computed_from_its_weights_does_not_outlive_them(kit):
+    net = kit.settle(between(lambda m, x: m.bias(x), bias=Remembering()))
+    batch = kit.batch(3, 4, 4)
+    batch.call(net)
+    assert net.bias.kept["bias"].shape == (8, 1, 1)
+    coupling, outcome = kit.check(net, batch, exact=False)
+    assert widths(coupling) == {"first": 8}
+    small = outcome.model
+    assert small.bias.table.shape == (4, 2)
+    found = batch.call(small)
+    wanted = small.last(small.first(*batch.args) + small.bias.table.sum(1)[:, None, None])
+    torch.testing.assert_close(found, wanted)
+    assert net.bias.kept["bias"].shape == (8, 1, 1)  # the given model is left as it is
+    assert not net.training

@@ -147,6 +147,9 @@ def seasoned(model: nn.Module, images: Tensor) -> None:
             value.copy_(0.1 * noise(value) + (0.3 if mean else 0.0))
         else:
             value.mul_(1 + 0.1 * noise(value))
+    # What attentions keep of their biases in eval mode is of the old ones; they forget it when training begins.
+    model.train()
+    model.eval()
     _settle(model, torch.randn(8, *images.shape[1:], generator=generator))
 
 
