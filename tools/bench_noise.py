@@ -3,7 +3,7 @@
 * an identical file under two names has to come out as *no measurable difference* in at least 95 of 100,
 * the same file with 3 % more work in its graph has to come out as *slower* in at least 90 of 100.
 
-    python tools/bench_noise.py                    # 200 repetitions, about 32 minutes on a quiet machine
+    python tools/bench_noise.py                    # 200 repetitions, about 28 minutes on a quiet machine
     python tools/bench_noise.py --repetitions 5    # a try; the same command with more goes on from it
     python tools/bench_noise.py --table            # measure nothing, write the page again
 
@@ -44,8 +44,8 @@ EXTRA, CLOSE, PADDING_S, ASKED = 0.03, 0.002, 4.0, 7
 """How much more work, how close to it the padding has to come, and seconds and number of benchmarks to see that."""
 WIDTH, DEPTH = 96, 40
 """Of the network: products of a matrix with itself, 0.2 to 0.5 ms in one thread."""
-TIME_S, STARTS, WARMUP_S = 4.0, 10, 0.05
-"""Of each repetition; with starting twenty processes it takes about 9 s."""
+TIME_S, STARTS, WARMUP_S = 3.0, 10, 0.05
+"""Of each repetition; with starting twenty processes it takes about 8 s."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
