@@ -40,7 +40,7 @@ EXPORTERS: Mapping[str, Exporter] = {"torch.export": torch_export, "torchscript"
 def export(
     model: nn.Module,
     example: Batch,
-    path: Path,
+    path: str | Path,
     *,
     dynamic: Dynamic = "batch",
     input_names: Sequence[str] | None = None,
@@ -82,6 +82,7 @@ def export(
     >>> print(done.exporter, done.parameters, done.macs, done.spec.outputs[0])
     torch.export 15 12 float32 [batch, 3]
     """
+    path = Path(path)
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise ExportError(f"got {opset}", where="opset", rule=f"{OPSETS[0]} to {OPSETS[1]}, what both exporters write")
     if not example.leaves() or not len(example):

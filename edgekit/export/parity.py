@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,11 @@ from edgekit.export.onnx_file import Runner
 RTOL = 1e-3
 ATOL_OF_MAX = 1e-5
 """Tolerances: |onnx - torch| <= ATOL_OF_MAX * max|torch| + RTOL * |torch|, for every value."""
+
+ROUNDING, MOST_OF_MAX = 4.0, 1e-3
+"""A file that differs by more may still be as right as the model: some networks blow rounding errors up. It passes if
+it lies within ROUNDING times of the model's own distance from itself in double precision, and within MOST_OF_MAX *
+max|torch| of the model."""
 
 BATCHES = (1, 2, 5)
 DRAWS = 3
@@ -49,7 +55,8 @@ def check_parity(model: nn.Module, run: Runner, tensors: Sequence[Tensor], dimen
         dimensions: the open dimensions.
 
     Raises:
-        ExportError: an output is NaN or infinite, has another shape or type, or differs by more than the tolerance.
+        ExportError: an output is NaN or infinite, has another shape or type, or differs by more than the tolerance, and
+            by more than rounding in this network explains.
     """
     worst, scale = 0.0, 0.0
     done: list[Case] = []
@@ -65,7 +72,12 @@ def check_parity(model: nn.Module, run: Runner, tensors: Sequence[Tensor], dimen
                     f"ONNX Runtime fails: {(str(error).splitlines() or [type(error).__name__])[0]}",
                     where=f"parity gate, {case.title}",
                 ) from error
-            worst = max(worst, _compare(expected, actual, case))
+            try:
+                worst = max(worst, _compare(expected, actual, case))
+            except ToleranceError:
+                if not _is_rounding(model, case, expected, actual):
+                    raise
+                worst = max(worst, *(_apart(*pair) for pair in zip(expected, actual, strict=True)))
             scale = max([scale, *(float(np.abs(value).max(initial=0)) for value in expected)])
             done.append(case)
     others = sorted({name for case in done for name in case.sizes if name != BATCH})
@@ -156,6 +168,30 @@ def _finite(values: Sequence[np.ndarray], who: str, case: Case) -> None:
             )
 
 
+class ToleranceError(ExportError):
+    """Values differ by more than the tolerance."""
+
+
+def _is_rounding(model: nn.Module, case: Case, expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> bool:
+    """Whether the file is about as near to the model in double precision as the model in single precision is."""
+    twin = copy.deepcopy(model).double()
+    inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in case.tensors]
+    try:
+        with torch.no_grad():
+            exact = [value.numpy() for value in twin(*inputs)]
+    except Exception:  # noqa: BLE001 - a forward that names a type does not run in another
+        return False
+    for truth, want, have in zip(exact, expected, actual, strict=True):
+        most = MOST_OF_MAX * float(np.abs(want).max(initial=0.0))
+        if not (_apart(truth, have) <= ROUNDING * _apart(truth, want) and _apart(want, have) <= most):
+            return False
+    return True
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max(initial=0.0))
+
+
 def _compare(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], case: Case) -> float:
     if len(expected) != len(actual):
         raise ExportError(
@@ -175,7 +211,7 @@ def _compare(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], case:
         difference = np.abs(have.astype(np.float64) - want.astype(np.float64))
         atol = ATOL_OF_MAX * float(np.abs(want).max())
         if not np.allclose(have, want, rtol=RTOL, atol=atol):
-            raise ExportError(
+            raise ToleranceError(
                 f"output {index} differs by {difference.max():.3g} (PyTorch's largest is {np.abs(want).max():.3g})",
                 where=f"parity gate, {case.title}",
                 rule=f"|onnx - torch| <= {ATOL_OF_MAX:g} * max|torch| + {RTOL:g} * |torch|",

@@ -101,3 +101,36 @@ def test_tolerance_is_relative_to_the_largest_output():
     )
     with pytest.raises(ExportError):
         check_parity(Same(), lambda arrays: [arrays[0] + 5 * noise], [x], ({},))
+
+
+class Cancelling(nn.Module):
+    """Loses all but three digits of what it is given, as networks do that subtract large numbers."""
+
+    def forward(self, x):
+        return ((x + 1e4) - 1e4,)
+
+
+def test_a_file_may_differ_by_what_rounding_does_in_the_model_itself():
+    x = torch.randn(64, 3)
+    net, off = Cancelling(), 0.0
+    own = float((net(x)[0] - x).abs().max())
+
+    def run(arrays):
+        return [arrays[0] + np.float32(off)]  # exact where the model rounds
+
+    parity = check_parity(net, run, [x], ({},))
+    assert own / 2 < parity.max_abs_diff < 2 * own
+    off = 8 * own
+    with pytest.raises(ExportError, match="output 0 differs by"):
+        check_parity(net, run, [x], ({},))
+
+
+def test_rounding_excuses_no_difference_that_is_large():
+    x = torch.randn(64, 3)
+
+    class Worse(nn.Module):
+        def forward(self, x):
+            return ((x + 1e6) - 1e6,)
+
+    with pytest.raises(ExportError, match="output 0 differs by"):
+        check_parity(Worse(), lambda arrays: [arrays[0]], [x], ({},))
