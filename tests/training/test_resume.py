@@ -114,7 +114,7 @@ def test_a_deadlines_number_of_steps_survives_an_interruption(net, blobs, object
 
     settings = FitConfig(**{**SETTINGS, "epochs": 500})
     with pytest.raises(StoppedError):
-        fit(net, blobs, stops, settings, checkpoint=path, deadline_s=60.0)
+        fit(net, blobs, stops, settings, checkpoint=path, deadline_s=10.0)
     pace = torch.load(path, weights_only=True)["pace"]
     resumed = fit(net, blobs, objective, settings, checkpoint=path, deadline_s=1e9, clock=lambda: 0.0)
     assert resumed.steps == pace["steps"]
