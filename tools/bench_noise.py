@@ -7,9 +7,9 @@
     python tools/bench_noise.py --repetitions 5    # a try; the same command with more goes on from it
     python tools/bench_noise.py --table            # measure nothing, write the page again
 
-How much work makes 3 % is found first, by the same benchmark on files of more and less of it. Each repetition is one
-whole benchmark (fresh processes, random order), as a user would run it, and is kept at once: a run that was stopped
-goes on where it was. Report and page go to artifacts/bench_noise; the exit code is 1 where a goal is missed.
+The slower file has three layers more than a hundred. Each repetition is one whole benchmark (fresh processes, random
+order), as a user would run it, and is kept at once: a run that was stopped goes on where it was. Report and page go to
+artifacts/bench_noise; the exit code is 1 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ REPORT, PAGE = "noise.json", "README.md"
 KINDS = ("identical", "slower")
 WANTED = {"identical": "no measurable difference", "slower": "slower"}
 GOALS = {"identical": 0.95, "slower": 0.90}
-EXTRA, CLOSE, PADDING_S, ASKED = 0.03, 0.002, 4.0, 7
-"""How much more work, how close to it the padding has to come, and seconds and number of benchmarks to see that."""
-WIDTH, DEPTH = 96, 40
-"""Of the network: products of a matrix with itself, 0.2 to 0.5 ms in one thread."""
+WIDTH, DEPTH, EXTRA_LAYERS = 64, 100, 3
+"""Of the network: a hundred layers, 1 ms or so in one thread. The slower one has three more of the same kind: work of
+another kind takes 2 % on one day and 3 % on another, since what slows a machine down slows not all work down alike."""
 TIME_S, STARTS, WARMUP_S = 3.0, 10, 0.05
 """Of each repetition; with starting twenty processes it takes about 8 s."""
 
@@ -79,7 +78,7 @@ def repeated(
     known: Mapping[str, Any] | None, repetitions: int, *, time_s: float, starts: int, path: Path
 ) -> dict[str, Any]:
     """The report with `repetitions` of each kind; what `known` has is not done again, and each new one is kept."""
-    settings = {"time_s": time_s, "starts": starts, "extra": EXTRA, "smallest_effect": SAME}
+    settings = {"time_s": time_s, "starts": starts, "extra": EXTRA_LAYERS / DEPTH, "smallest_effect": SAME}
     if known is not None and known["settings"] != settings:
         raise EdgekitError(
             f"the kept repetitions were made with {known['settings']}",
@@ -90,8 +89,7 @@ def repeated(
     report: dict[str, Any] = {"settings": settings, "rows": [], **(known or {})}
     report.setdefault("conditions", {})["before"] = report.get("conditions", {}).get("before") or describe()
     with tempfile.TemporaryDirectory(prefix="edgekit-noise-") as folder:
-        files, padding = make_files(Path(folder))
-        report["padding"] = [*report.get("padding", []), padding]
+        files = make_files(Path(folder))
         begin = time.monotonic()
         missing = [
             (number, kind)
@@ -133,80 +131,29 @@ def repeated(
     return report
 
 
-def make_files(folder: Path) -> tuple[dict[str, Path], dict[str, float]]:
-    """The files by name, and what was found out about the padding."""
+def make_files(folder: Path) -> dict[str, Path]:
+    """The files by name."""
     files = {name: folder / f"{name}.onnx" for name in ("first", *KINDS)}
-    write_model(files["first"], 0)
-    write_model(files["identical"], 0)
-    padding, gain = padded(folder)
-    write_model(files["slower"], padding)
-    return files, {"elements": padding, "measured": round(gain, 4)}
+    for name, path in files.items():
+        write_model(path, DEPTH + EXTRA_LAYERS if name == "slower" else DEPTH)
+    return files
 
 
-def padded(folder: Path) -> tuple[int, float]:
-    """How many more numbers one row of extra work needs to take 3 % of a run, and what it then takes, measured.
-
-    By the benchmark itself: in one process alone the answer is off by as much as a third on a busy machine. One
-    benchmark is off by 0.3 points now and then, a tenth of what is looked for: the last word has the median of several.
-    """
-    elements, gain = 32_768, 0.0
-    for attempt in range(12):
-        gain = gain_of(folder, elements, seed=100 * attempt)
-        if abs(gain - EXTRA) < 3 * CLOSE:
-            found = [gain, *(gain_of(folder, elements, seed=100 * attempt + more) for more in range(1, ASKED))]
-            gain = float(np.median(found))
-            if abs(gain - EXTRA) < CLOSE:
-                break
-        # Half a step at most in either direction: measured gains are noisy where they are small.
-        elements = int(elements * min(3.0, max(0.4, EXTRA / max(gain, EXTRA / 10))))
-    return elements, gain
-
-
-def gain_of(folder: Path, elements: int, *, seed: int) -> float:
-    """How much slower the network is with so many numbers of extra work, by one benchmark."""
-    paths = {name: folder / f"padding-{name}.onnx" for name in ("without", "with")}
-    write_model(paths["without"], 0)
-    write_model(paths["with"], elements)
-    found = benchmark(
-        [Candidate(name=name, path=str(path)) for name, path in paths.items()],
-        time_s=PADDING_S,
-        warmup_s=WARMUP_S,
-        width=0,
-        seed=seed,
-        placing=False,
-    )
-    assert found.rows[1].ratio is not None
-    return 1 / found.rows[1].ratio.value - 1
-
-
-def write_model(path: Path, extra: int) -> None:
-    """A network of matrix products, and a branch of exponentials of `extra` numbers beside it."""
+def write_model(path: Path, depth: int) -> None:
+    """A network of `depth` layers, all alike: a matrix product and a tanh."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     rng = np.random.default_rng(0)
     weights = (rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32)
     nodes, last = [], "x"
-    constants = [numpy_helper.from_array(weights, "w")]
-    for index in range(DEPTH):
+    for index in range(depth):
         nodes += [
             helper.make_node("MatMul", [last, "w"], [f"m{index}"]),
             helper.make_node("Tanh", [f"m{index}"], [f"t{index}"]),
         ]
         last = f"t{index}"
-    outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, [WIDTH, WIDTH])]
-    if extra:
-        constants.append(numpy_helper.from_array(np.linspace(-1, 1, extra, dtype=np.float32), "p"))
-        nodes += [
-            # Added to an input, since ONNX Runtime would compute what is constant when it loads.
-            helper.make_node("ReduceMax", ["x"], ["one"], keepdims=0),
-            helper.make_node("Add", ["p", "one"], ["shifted"]),
-            helper.make_node("Exp", ["shifted"], ["grown"]),
-            helper.make_node("ReduceMax", ["grown"], ["extra"], keepdims=0),
-        ]
-        outputs.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, []))
-    graph = helper.make_graph(
-        nodes, "noise", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [WIDTH, WIDTH])], outputs, constants
-    )
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [WIDTH, WIDTH]) for name in ("x", last)]
+    graph = helper.make_graph(nodes, "noise", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
@@ -225,11 +172,10 @@ def holds(report: Mapping[str, Any], kind: str) -> bool:
 def page(report: Mapping[str, Any]) -> str:
     """The README of a report."""
     about, settings = report["conditions"]["before"], report["settings"]
-    extra = ", ".join(f"{each['measured']:.1%}" for each in report["padding"])
     runtime = about["versions"].get("onnxruntime", about["versions"].get("onnxruntime-gpu"))
     introduction = (
         "`edgekit bench` on two files, again and again: once a file against a copy of itself, once against the same "
-        f"network with {EXTRA:.0%} more work in its graph ({extra} when it was made). Each repetition is a whole "
+        f"network with {settings['extra']:.0%} more layers of the same kind. Each repetition is a whole "
         f"benchmark: {settings['starts']} fresh processes of each file, {settings['time_s']:g} s of measuring, random "
         f"order. One thread of {about['cpu']['model']}, onnxruntime {runtime}, load {_load(about)} before and "
         f"{_load(report['conditions'].get('after', about))} after. `python tools/bench_noise.py` makes it again."

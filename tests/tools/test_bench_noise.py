@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from edgekit.errors import EdgekitError
 from edgekit.stats import Estimate
@@ -43,7 +45,6 @@ def tool(monkeypatch):
         return SimpleNamespace(rows=rows, failed=())
 
     monkeypatch.setattr(made, "benchmark", benchmark)
-    monkeypatch.setattr(made, "padded", lambda _folder: (100, 0.0301))
     return made
 
 
@@ -71,16 +72,20 @@ def test_other_settings_are_not_mixed_with_what_was_kept(tool, tmp_path):
     assert json.loads((tmp_path / "noise.json").read_text())["settings"]["starts"] == tool.STARTS
 
 
-def test_the_padded_file_computes_the_same_and_something_more(tmp_path):
+def test_the_slower_file_is_the_same_network_with_three_layers_more(tmp_path):
     tool = module("bench_noise")
     x = np.random.default_rng(1).standard_normal((tool.WIDTH, tool.WIDTH)).astype(np.float32)
-    answers = {}
-    for extra in (0, 50):
-        path = tmp_path / f"{extra}.onnx"
-        tool.write_model(path, extra)
-        answers[extra] = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
-    assert np.array_equal(answers[0][0], answers[50][0])
-    assert answers[50][1] == pytest.approx(np.exp(1 + x.max()), rel=1e-5)
+    files, answers = tool.make_files(tmp_path), {}
+    for name, path in files.items():
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (answers[name],) = session.run(None, {"x": x})
+    graphs = {name: onnx.load(path).graph for name, path in files.items()}
+    assert {name: len(graph.node) for name, graph in graphs.items()} == {"first": 200, "identical": 200, "slower": 206}
+    assert np.array_equal(answers["first"], answers["identical"])
+    weights, more = numpy_helper.to_array(graphs["first"].initializer[0]), answers["first"]
+    for _ in range(3):
+        more = np.tanh(more @ weights)
+    np.testing.assert_allclose(answers["slower"], more, atol=1e-5)
 
 
 def test_the_overhead_decides_the_exit_code(monkeypatch, capsys):
