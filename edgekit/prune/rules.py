@@ -145,7 +145,8 @@ RULES: Mapping[Any, Rule] = _table(
         spatial: "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d "
         "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d upsample_linear1d upsample_nearest3d "
-        "upsample_trilinear3d _upsample_nearest_exact2d reflection_pad1d reflection_pad2d replication_pad2d",
+        "upsample_trilinear3d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+        "reflection_pad1d reflection_pad2d replication_pad2d",
         spatial_with_indices: "adaptive_max_pool1d adaptive_max_pool2d max_pool2d_with_indices",
         convolution: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
         linear: "linear",

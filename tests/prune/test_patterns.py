@@ -51,6 +51,7 @@ def strided(_, x):
         lambda _, x: x[:, :, torch.tensor([0, 2, 1]), :],
         lambda _, x: x.broadcast_to(x.shape).reshape_as(x),
         lambda _, x: x.cumsum(2) * x.cumprod(3),
+        lambda _, x: F.interpolate(x, (2, 3), mode="bicubic", antialias=True),
         strided,
     ],
     ids=[
@@ -65,6 +66,7 @@ def strided(_, x):
         "index",
         "as",
         "running",
+        "antialiased",
         "space-to-depth",
     ],
 )
