@@ -85,15 +85,11 @@ class IOSpec:
 
     def check_feeds(self, feeds: Feeds) -> None:
         """Raise an `EdgekitError` unless `feeds` holds exactly these inputs."""
-        known = len(feeds) == len(self.inputs)
+        names = [spec.name for spec in self.inputs]
+        if len(feeds) != len(names) or not all(map(feeds.__contains__, names)):
+            raise EdgekitError(f"got inputs {sorted(feeds)}", where="feeds", rule=f"expected {sorted(names)}")
         for spec in self.inputs:
-            if known and spec.name in feeds:
-                spec.check(feeds[spec.name])
-            else:
-                known = False
-        if not known:
-            names = sorted(spec.name for spec in self.inputs)
-            raise EdgekitError(f"got inputs {sorted(feeds)}", where="feeds", rule=f"expected {names}")
+            spec.check(feeds[spec.name])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""

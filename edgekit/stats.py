@@ -17,9 +17,9 @@ import numpy as np
 
 RESAMPLES = 2000
 Z = NormalDist().inv_cdf(0.975)
+"""Standard errors on either side of a normal estimate that make a 95 % interval."""
 MANY_GROUPS = 5
 """So many groups show well enough how groups differ."""
-"""Standard errors on either side of a normal estimate that make a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

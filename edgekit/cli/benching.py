@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.onnx_files import named, same_contract, shared_contract
+from edgekit.cli.onnx_files import named, running_file, same_contract, shared_contract
 from edgekit.cli.options import HOW, AsJson, providers
 from edgekit.device.benchmark import STARTS, benchmark, profile_kernels
 from edgekit.device.candidates import Benchmark, Candidate, Row, Source
@@ -276,18 +276,9 @@ def _profiled(found: Benchmark, folder: Path) -> list[dict[str, Any]]:
             continue  # It was timed: only the profiler cannot run it.
         path = Path(row.candidate.path)
         if row.candidate.source == "bundle":
-            path = _running(row.candidate, folder / f"running-{index}.onnx")
+            path = running_file(path, folder / f"running-{index}.onnx", provider=row.candidate.provider)
         profiles[row.candidate.name] = path, optimized, kernels
     return [row.to_dict() for row in node_rows(profiles)]
-
-
-def _running(bundle: Candidate, copy: Path) -> Path:
-    """A copy of the file that runs of a bundle, chosen as its process chose it."""
-    from edgekit.device import load
-
-    model = load(bundle.path, provider=bundle.provider, threads=bundle.threads)
-    copy.write_bytes(model.opened.read(model.variant.file))
-    return copy
 
 
 def _tables(found: Benchmark) -> None:

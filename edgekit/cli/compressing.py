@@ -138,6 +138,7 @@ def compress(
     """
     from edgekit.compress import Budget, Settings
     from edgekit.compress import compress as run
+    from edgekit.report.page import write_page
     from edgekit.workload import load_workload
 
     budget = Budget(
@@ -175,6 +176,7 @@ def compress(
         report = run(workload, budget, settings, out=folder, progress=progress).to_dict()
     points = _front(report, config)
     points.save(folder)
+    write_page(read_run(folder))  # Again: now it knows how to start the run once more.
     _end(report, points, folder, json=json)
 
 
@@ -226,13 +228,6 @@ def _draw(points: Front, folder: Path) -> None:
     show.out.print(f"to bundle another one: edgekit bundle --run {shlex.quote(str(folder))} --point N\n", markup=False)
 
 
-def _page(folder: Path) -> Path:
-    """Write the page that people read again: now it knows how to start the run once more."""
-    from edgekit.report.page import write_page
-
-    return write_page(read_run(folder))
-
-
 def _positive(value: float, where: str) -> float:
     if not 0 < value < math.inf:
         raise EdgekitError(f"got {value}", where=where, rule="a positive number")
@@ -269,7 +264,8 @@ def _front(report: Mapping[str, Any], config: WorkloadConfig) -> Front:
 
 
 def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bool) -> None:
-    page = _page(folder)
+    from edgekit.report.page import PAGE
+
     if json:
         show.data(report)
     else:
@@ -284,7 +280,7 @@ def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bo
             {
                 "bundle": report["bundle"],
                 "report": report["report"],
-                "page": str(page),
+                "page": str(folder / PAGE),
                 "time": format_duration(sum(report["seconds"].values())),
             },
         )

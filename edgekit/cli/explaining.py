@@ -11,7 +11,7 @@ import typer
 
 from edgekit.cli import show
 from edgekit.cli.compressing import BUDGET_MISSED
-from edgekit.cli.onnx_files import named, shared_spec
+from edgekit.cli.onnx_files import named, running_file, shared_spec
 from edgekit.cli.options import HOW, AsJson, Threads
 from edgekit.cli.proof import Split, split_of
 from edgekit.cli.stages import Pruned
@@ -122,7 +122,10 @@ def explain(
         )
     time_s = None if time is None else parse_duration_s(time, "--time")
     with TemporaryDirectory(prefix="edgekit-explain-") as scratch, show.progress(quiet=json) as progress:
-        files = {name: _onnx_of(path, Path(scratch)) for name, path in _named(file).items()}
+        files = {
+            name: running_file(path, Path(scratch, f"{number}.onnx")) if is_bundle(path) else path
+            for number, (name, path) in enumerate(_named(file).items())
+        }
         spec = shared_spec(list(files.values()))
         workload = load_workload(config)
         found = look(
@@ -213,18 +216,6 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
     bundles = [path for path in paths if is_bundle(path)]
     names = {path: name for name, path in named([path for path in paths if path not in bundles]).items()}
     return {names.get(path, str(path)): path for path in paths}
-
-
-def _onnx_of(path: Path, scratch: Path) -> Path:
-    """The ONNX file itself, or a copy in `scratch` of the one that a bundle runs here, its digests checked."""
-    if not is_bundle(path):
-        return path
-    from edgekit.device import load
-
-    model = load(path)
-    copy = scratch / f"{model.digest}.onnx"
-    copy.write_bytes(model.opened.read(model.variant.file))
-    return copy
 
 
 def _concept(text: str) -> tuple[str, str]:

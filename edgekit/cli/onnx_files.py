@@ -85,6 +85,19 @@ def same_contract(spec: IOSpec, first: IOSpec, path: Path, baseline: Path) -> No
         )
 
 
+def running_file(bundle: Path, copy: Path, *, provider: str | None = None) -> Path:
+    """Write the file that runs of a bundle here to `copy`, its digests checked.
+
+    Raises:
+        EdgekitError: the bundle is not whole, or has no file for the provider.
+    """
+    from edgekit.device import load
+
+    model = load(bundle, provider=provider)
+    copy.write_bytes(model.opened.read(model.variant.file))
+    return copy
+
+
 def named(files: Sequence[Path]) -> dict[str, Path]:
     """Files under names that tell them apart: their own, or as much of their path as that takes.
 
