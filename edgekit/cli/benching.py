@@ -92,8 +92,8 @@ def bench(
     time: Annotated[
         str,
         typer.Option(
-            help="How long to measure, all together: 10s, 1m. Less where intervals are narrow before; opening and "
-            "warming up come on top.",
+            help="How long to measure at most, all together: 10s, 1m. Less where ratios are known to 1 % before; "
+            "opening and warming up come on top.",
             rich_help_panel=HOW,
         ),
     ] = "10s",
@@ -101,8 +101,8 @@ def bench(
         int,
         typer.Option(
             min=1,
-            help="Fresh processes of each candidate: two with the same file differ by where their memory lies, so one "
-            "tells little about small differences.",
+            help="Fresh processes of each candidate, up to three times as many on a noisy machine: two with the same "
+            "file differ by where their memory lies, so one tells little about small differences.",
             rich_help_panel=HOW,
         ),
     ] = STARTS,
@@ -169,7 +169,7 @@ def bench(
     cpu = found.before["cpu"]
     show.out.print(
         f"{cpu['model']}, {cpu['cores']} cores; onnxruntime {found.before['versions'].get('onnxruntime', 'none')}; "
-        f"measured for {format_duration(time_s)} at most, in {starts} processes each",
+        f"measured for {format_duration(time_s)} at most, in {found.starts} processes each",
         markup=False,
     )
 

@@ -81,8 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     timed.add_argument("--rate", type=float, help="with --scenario server: queries a second")
     timed.add_argument("--query", type=int, default=0, help="samples of one query; 0 for the scenario's own")
-    timed.add_argument("--time", type=float, default=5.0, help="seconds to measure, all together (default: 5)")
-    timed.add_argument("--starts", type=int, default=STARTS, help=f"processes of each model (default: {STARTS})")
+    timed.add_argument("--time", type=float, default=5.0, help="seconds to measure at most, all together (default: 5)")
+    timed.add_argument(
+        "--starts",
+        type=int,
+        default=STARTS,
+        help=f"processes of each model, up to three times as many on a noisy machine (default: {STARTS})",
+    )
     profiled = add("profile", _profile, "Time the graphs of a request, as `edgekit profile` writes it.", session=False)
     profiled.add_argument("request", type=Path, help="the file that `edgekit profile MODEL.onnx --request` wrote")
     profiled.add_argument(

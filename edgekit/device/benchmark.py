@@ -3,10 +3,12 @@
 Why so: a noisy machine treats candidates of one round alike (pairing); a process is as fast as its memory happens to
 lie, so that two processes with the same file differ by more than any interval over rounds says (T. Mytkowicz et al.,
 *Producing Wrong Data Without Doing Anything Obviously Wrong!*, ASPLOS 2009), which several starts average and measure.
+The same time tells more in many processes than in few, so there are more of them where a machine is noisy.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,19 +20,21 @@ import numpy as np
 from edgekit.device.candidates import Benchmark, Candidate, Failed, Found, compared, machine_remarks, row_of
 from edgekit.device.environment import describe
 from edgekit.device.kernels import Kernels
-from edgekit.device.latency import narrow
+from edgekit.device.latency import SAME, Latency, narrow
 from edgekit.device.process import WORKER, Process
 from edgekit.device.rounds import WORK, LostError, interleave
 from edgekit.device.scenarios import Scenario, poisson_arrivals
 from edgekit.errors import EdgekitError
 from edgekit.progress import Progress, Step, silent
-from edgekit.stats import needed_samples
 
 STARTS = 10
-"""Of fresh processes: enough that two or three that met other work do not decide."""
+"""Of fresh processes, at least: enough that two or three that met other work do not decide."""
+MORE_STARTS = 3
+"""So many times as many where intervals are wide."""
+LONGEST = 4
+"""No further start begins after so many times the asked time: opening and warming up are not in that time."""
 MIN_ROUNDS = 30
-WARMUP_S = 0.2
-WIDTH = 0.004
+WARMUP_S = 0.1
 PLACING_RUNS, PROFILING_RUNS = 1, 50
 
 
@@ -41,25 +45,28 @@ def benchmark(
     time_s: float = 10.0,
     starts: int = STARTS,
     warmup_s: float = WARMUP_S,
-    width: float = WIDTH,
+    width: float = SAME,
     seed: int = 0,
     placing: bool = True,
     timeout_s: float = 600.0,
     progress: Progress = silent,
 ) -> Benchmark:
-    """Time `candidates` against the first of them, each in `starts` fresh processes, one call at a time.
+    """Time `candidates` against the first of them, each in ten to thirty fresh processes, one call at a time.
 
     All candidates' processes are there at once and wait at their pipes; one works at a time, in rounds whose order is
-    drawn. Then all end, and the next start begins. A candidate whose process dies is a row of `failed`; the others go
-    on.
+    drawn. Then all end, and the next start begins, until it is known how the candidates compare or the time is over. A
+    candidate whose process dies is a row of `failed`; the others go on.
 
     Args:
         candidates: the first is what the others are compared with.
         scenario: how queries come; one after the other without it.
-        time_s: seconds to measure, all starts and candidates together, without opening and warming up.
-        starts: fresh processes of each candidate.
+        time_s: seconds to measure at most, all starts and candidates together, without opening and warming up.
+        starts: fresh processes of each candidate, at least; up to three times as many while `width` is not reached. In
+            the scenario `server` exactly as many.
         warmup_s: warm-up in each process; longer while it gets faster.
-        width: a start ends early when its intervals are narrower than this fraction and p99 can be told; 0: never.
+        width: how narrow, as a fraction of its value, the interval of each ratio to the first (of the median, if there
+            is one candidate) has to be before there are no more starts; 0: never. How wide an interval is says nothing
+            about where it lies, so stopping by it does not favour a verdict.
         seed: of the order, of arrivals and of the bootstrap.
         placing: whether another process finds out where nodes run, and what the arena holds.
         timeout_s: how long one answer of a process may take.
@@ -69,22 +76,24 @@ def benchmark(
         EdgekitError: there are no candidates, two have one name, or a limit is not positive.
     """
     _check(candidates, time_s, starts)
-    before = describe()
+    before, begin = describe(), time.monotonic()
+    asked = scenario or Scenario()
+    most = starts if asked.rate is not None else MORE_STARTS * starts
     run = _Run(
         candidates=candidates,
-        scenario=scenario or Scenario(),
-        time_s=time_s / starts,
+        scenario=asked,
+        time_s=time_s / most,
         min_rounds=-(-MIN_ROUNDS // starts),
-        min_samples=-(-needed_samples(99) // starts),
         warmup_s=warmup_s,
-        width=width,
         timeout_s=timeout_s,
         order=np.random.default_rng(seed),
         found={each.name: Found() for each in candidates},
     )
-    for start in range(starts):
-        if len(run.lost) < len(candidates):
-            run.start((seed, start), partial(_share, progress, start, starts))
+    while run.starts < most and len(run.lost) < len(candidates):
+        late = run.measured_s >= time_s or time.monotonic() - begin >= LONGEST * time_s
+        if run.starts >= starts and (late or run.narrow(width)):
+            break
+        run.start((seed, run.starts), partial(_share, progress, run.starts, most))
     progress(Step(WORK, 100, 100))
     lasting = [each for each in candidates if each.name not in run.lost]
     kernels = _kernels(lasting, timeout_s, progress) if placing and lasting else {}
@@ -98,7 +107,7 @@ def benchmark(
         failed=tuple(Failed(candidate=c, reason=run.lost[c.name]) for c in candidates if c.name in run.lost),
         before=before,
         after=after,
-        starts=starts,
+        starts=run.starts,
         remarks=tuple(machine_remarks(before, after)),
     )
 
@@ -141,17 +150,23 @@ class _Run:
     scenario: Scenario
     time_s: float
     min_rounds: int
-    min_samples: int
     warmup_s: float
-    width: float
     timeout_s: float
     order: np.random.Generator
     found: dict[str, Found]
     lost: dict[str, LostError] = field(default_factory=dict)
     loops: dict[str, int] = field(default_factory=dict)
+    starts: int = 0
+    measured_s: float = 0.0
+
+    def narrow(self, width: float) -> bool:
+        """Whether no more starts are needed."""
+        lasting = [self.found[each.name].runs for each in self.candidates if each.name not in self.lost]
+        return narrow([Latency.of(runs) for runs in lasting], width)
 
     def start(self, seed: tuple[int, ...], progress: Progress) -> None:
         """Open all candidates that are left in fresh processes, measure, and end them."""
+        self.starts += 1
         with ExitStack() as stack:
             ready = self._open(stack)
             if self.scenario.rate is None:
@@ -185,11 +200,11 @@ class _Run:
             time_s=self.time_s,
             min_rounds=self.min_rounds,
             warmup_s=self.warmup_s,
-            enough=lambda times: narrow(times, self.width, self.min_samples),
             order=self.order,
             calls=self.loops,
             progress=progress,
         )
+        self.measured_s += rounds.measured_s
         self.lost.update(rounds.lost)
         self.loops = {**rounds.calls, **self.loops}
         for name, times in rounds.times.items():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgekit.device.kernels import Kernels
-from edgekit.device.latency import Latency, SpeedVerdict, verdict_of
+from edgekit.device.latency import SAME, Latency, SpeedVerdict, verdict_of
 from edgekit.device.process import WORKER
 from edgekit.device.rounds import LostError
 from edgekit.device.scenarios import Scenario, Served, load_remark
@@ -21,6 +21,8 @@ Source = Literal["onnx", "bundle", "eager", "compiled"]
 QUERIES_A_ROUND = 10
 """Queries of a server that stand together: their median is what is compared with the baseline's, which got the same."""
 BUSY, SLOWER_CLOCK, HOT_C = 0.5, 0.1, 85.0
+WIDE = 2 * SAME
+"""An interval that could hold a difference worth having."""
 """Load per core before the begin, fall of the frequency, degrees Celsius: from there on something is said."""
 
 
@@ -227,7 +229,11 @@ def compared(row: Row, first: Row) -> Row:
     ratio = ours.ratio_to(theirs)
     scale = row.samples / first.samples
     ratio = replace(ratio, value=ratio.value * scale, low=ratio.low * scale, high=ratio.high * scale)
-    return replace(row, ratio=ratio, verdict=verdict_of(ratio))
+    verdict, remarks = verdict_of(ratio), row.remarks
+    if verdict == "no measurable difference" and ratio.high - ratio.low > WIDE:
+        said = f"all that is known is {ratio.low:.3f}x to {ratio.high:.3f}x"
+        remarks = (*remarks, f"{said}: a quiet machine or a longer time says more")
+    return replace(row, ratio=ratio, verdict=verdict, remarks=remarks)
 
 
 def size_of(candidate: Candidate) -> int | None:

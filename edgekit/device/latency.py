@@ -218,7 +218,7 @@ def measure(
             time_s=time_s,
             min_rounds=min_rounds,
             warmup_s=warmup_s,
-            enough=lambda rows: narrow(rows, width),
+            enough=lambda rows: narrow([Latency.of([times]) for times in rows.values()], width),
             order=np.random.default_rng(seed),
             clock=clock,
             progress=progress,
@@ -226,13 +226,12 @@ def measure(
     return {name: Latency.of([rows]) for name, rows in found.times.items()}
 
 
-def narrow(rows: Mapping[str, Sequence[np.ndarray]], width: float, samples: int = needed_samples(99)) -> bool:
-    """Whether `measure` may stop: each has `samples` samples, and each interval is narrower than `width` of its value.
+def narrow(latencies: Sequence[Latency], width: float) -> bool:
+    """Whether measuring may stop: p99 of each can be told, and each interval is narrower than `width` of its value.
 
     How wide an interval is says nothing about where it lies: stopping by it does not favour a verdict.
     """
-    latencies = [Latency.of([times]) for times in rows.values()]
-    if any(len(latency.samples_ms) < samples for latency in latencies):
+    if any(len(latency.samples_ms) < needed_samples(99) for latency in latencies):
         return False
     first, *others = latencies
     intervals = (other.ratio_to(first) for other in others) if others else iter([first.p50])

@@ -67,11 +67,13 @@ class Rounds:
     Attributes:
         times: of each candidate that lasted: nanoseconds, one array [calls] for each round.
         calls: how many calls its loop has.
+        measured_s: how long they took, without warming up.
         lost: of each that did not: why.
     """
 
     times: Mapping[str, list[np.ndarray]]
     calls: Mapping[str, int]
+    measured_s: float
     lost: Mapping[str, LostError] = field(default_factory=dict)
 
 
@@ -81,8 +83,8 @@ def interleave(
     time_s: float,
     min_rounds: int,
     warmup_s: float,
-    enough: Callable[[Mapping[str, list[np.ndarray]]], bool],
     order: np.random.Generator,
+    enough: Callable[[Mapping[str, list[np.ndarray]]], bool] | None = None,
     calls: Mapping[str, int] | None = None,
     clock: Clock = time.perf_counter_ns,
     progress: Progress = silent,
@@ -96,8 +98,9 @@ def interleave(
         time_s: no new round begins after so many seconds of rounds, unless `min_rounds` are still missing.
         min_rounds: at least so many.
         warmup_s: warm-up of each; longer while it still gets faster.
-        enough: asked now and then (after `min_rounds`, and whenever there are half as many again) with all times.
         order: draws the order.
+        enough: asked now and then (after `min_rounds`, and whenever there are half as many again) with all times; None
+            never ends early.
         calls: the length of each candidate's loop, where an earlier run has found it.
         clock: nanoseconds.
         progress: told after every round, in percent.
@@ -125,13 +128,13 @@ def interleave(
         rounds += 1
         spent = (clock() - begin) / (time_s * 1e9)
         done = rounds >= min_rounds and spent >= 1
-        if not done and rounds >= next_look and times:
+        if not done and rounds >= next_look and times and enough is not None:
             next_look = math.ceil(rounds * 1.5)
             done = enough(times)
         progress(Step(WORK, 100 if done else min(99, int(100 * spent)), 100))
         if done:
             break
-    return Rounds(times=times, calls=loops, lost=lost)
+    return Rounds(times=times, calls=loops, measured_s=(clock() - begin) / 1e9, lost=lost)
 
 
 def warm_up(call: Callable[[], object], warmup_s: float, clock: Clock) -> int:

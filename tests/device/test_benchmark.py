@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edgekit.device.benchmark import benchmark, profile_kernels
-from edgekit.device.candidates import Candidate, machine_remarks
+from edgekit.device.candidates import Candidate, Row, compared, machine_remarks
 from edgekit.device.kernels import Kernels, read_kernels
+from edgekit.device.latency import Latency
 from edgekit.device.process import Process
 from edgekit.device.rounds import LostError
 from edgekit.device.scenarios import Scenario
@@ -100,6 +101,49 @@ def test_each_start_is_a_process_and_ratios_are_per_sample(odd):
     assert (one.ratio.value, one.verdict) == (1.0, "no measurable difference")
     mean_ms = np.mean([np.mean(part) for part in np.split(two.latency.samples_ms, np.cumsum(_calls(two))[:-1])])
     assert two.throughput.value == pytest.approx(2e3 / mean_ms)
+
+
+@pytest.mark.parametrize(("width", "starts"), [(1e9, 2), (0, 6)])
+def test_more_processes_are_started_while_it_is_not_known_how_candidates_compare(odd, width, starts):
+    # Long enough for the 299 calls that p99 needs, in two starts of six.
+    found = quick([odd("well"), odd("twin")], starts=2, width=width, time_s=6.0)
+    one, two = found.rows
+    assert (found.starts, len(one.load_ms), len(two.latency.runs)) == (starts, starts, starts)
+
+
+def test_time_ends_what_a_width_does_not(odd):
+    found = quick([odd("well"), odd("twin")], starts=2, width=0, time_s=0.02)
+    assert found.starts == 2
+    assert len(found.rows[0].latency.rounds_ms) == 30
+
+
+def test_a_wide_interval_says_that_it_is_wide():
+    def row(*times_ms):
+        latency = Latency(samples_ms=np.array(times_ms), rounds_ms=np.array(times_ms))
+        return Row(
+            candidate=Candidate(name="x", path="x"),
+            batch=1,
+            samples=1,
+            latency=latency,
+            throughput=latency.mean,
+            ratio=None,
+            verdict=None,
+            load_ms=(1.0,),
+            first_ms=(1.0,),
+            peak_bytes=1,
+            base_bytes=1,
+            size_bytes=1,
+            energy_j=None,
+            kernels=None,
+        )
+
+    even = row(*[1.0] * 40)
+    assert compared(even, even).remarks == ()
+    unsure = compared(row(*[0.9, 1.1] * 20), even)
+    assert unsure.verdict == "no measurable difference"
+    said = f"all that is known is {unsure.ratio.low:.3f}x to {unsure.ratio.high:.3f}x"
+    assert unsure.remarks == (f"{said}: a quiet machine or a longer time says more",)
+    assert compared(row(*[0.5, 0.6] * 20), even).remarks == ()
 
 
 def _calls(row):

