@@ -3,13 +3,13 @@
 * an identical file under two names has to come out as *no measurable difference* in at least 95 of 100,
 * the same file with 3 % more work in its graph has to come out as *slower* in at least 90 of 100.
 
-    python tools/bench_noise.py                    # 200 repetitions, about 28 minutes on a quiet machine
+    python tools/bench_noise.py                    # 100 repetitions, 15 to 40 minutes, by how noisy the machine is
     python tools/bench_noise.py --repetitions 5    # a try; the same command with more goes on from it
     python tools/bench_noise.py --table            # measure nothing, write the page again
 
-The slower file has 69 layers and not 67. Each repetition is one whole benchmark (fresh processes, random
-order), as a user would run it, and is kept at once: a run that was stopped goes on where it was. Report and page go to
-artifacts/bench_noise; the exit code is 1 where a goal is missed.
+The slower file has 69 layers and not 67. Each repetition is one whole benchmark of all three files (fresh processes,
+random order), as a user would run it, and is kept at once: a run that was stopped goes on where it was. Report and page
+go to artifacts/bench_noise; the exit code is 1 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from edgekit.device.benchmark import benchmark
 from edgekit.device.candidates import Candidate
 from edgekit.device.latency import SAME
 from edgekit.errors import EdgekitError
+from edgekit.stats import Estimate
 from edgekit.store import write_atomic, write_json
 from edgekit.units import format_duration
 
@@ -43,14 +44,14 @@ GOALS = {"identical": 0.95, "slower": 0.90}
 WIDTH, DEPTH, EXTRA_LAYERS = 96, 67, 2
 """Of the network: 67 layers, 1 ms or so in one thread. The slower one has two more of the same kind, 3 %: work of
 another kind takes 2 % on one day and 3 % on another, since what slows a machine down slows not all work down alike."""
-TIME_S, STARTS, WARMUP_S = 3.0, 10, 0.05
-"""Of each repetition; with starting twenty processes it takes about 8 s."""
+TIME_S, STARTS, WARMUP_S = 9.0, 10, 0.05
+"""Of each repetition, and how many processes each file has at least."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=100, help="of each kind (default 100)")
+    parser.add_argument("--repetitions", type=int, default=100, help="of the benchmark (default 100)")
     parser.add_argument("--time", type=float, default=TIME_S, help=f"seconds to measure in each (default {TIME_S})")
     parser.add_argument("--starts", type=int, default=STARTS, help=f"processes of each file (default {STARTS})")
     parser.add_argument("--out", type=Path, default=OUT, help="where it goes (default artifacts/bench_noise)")
@@ -92,42 +93,36 @@ def repeated(
         files = make_files(Path(folder))
         begin = time.monotonic()
         missing = [
-            (number, kind)
-            for number in range(repetitions)
-            for kind in KINDS
-            if not any((row["number"], row["kind"]) == (number, kind) for row in report["rows"])
+            number for number in range(repetitions) if not any(row["number"] == number for row in report["rows"])
         ]
-        for made, (number, kind) in enumerate(missing, 1):
+        for made, number in enumerate(missing, 1):
             found = benchmark(
-                [
-                    Candidate(name="first", path=str(files["first"])),
-                    Candidate(name=kind, path=str(files[kind])),
-                ],
+                [Candidate(name=name, path=str(path)) for name, path in files.items()],
                 time_s=time_s,
                 starts=starts,
                 warmup_s=WARMUP_S,
-                width=0,
-                seed=2 * number + KINDS.index(kind),
+                seed=number,
                 placing=False,
             )
             if found.failed:
                 raise found.failed[0].reason
-            row = found.rows[1]
-            assert row.ratio is not None
-            report["rows"].append(
+            rows = found.rows[1:]
+            report["rows"] += [
                 {
                     "number": number,
-                    "kind": kind,
+                    "kind": row.candidate.name,
                     "verdict": row.verdict,
-                    "ratio": row.ratio.to_dict(),
-                    "p50_ms": [each.latency.p50.value for each in found.rows],
+                    "ratio": cast(Estimate, row.ratio).to_dict(),
+                    "starts": found.starts,
+                    "p50_ms": [each.latency.p50.value for each in (found.rows[0], row)],
                 }
-            )
+                for row in rows
+            ]
             report["conditions"]["after"] = describe()
             write_json(path, report)
             left = (time.monotonic() - begin) / made * (len(missing) - made)
-            shown = f"{row.ratio.value:.4f} [{row.ratio.low:.4f}, {row.ratio.high:.4f}]"
-            print(f"{number + 1:3d} {kind:<9} {shown} {row.verdict}; {format_duration(left)} left", flush=True)
+            shown = ", ".join(f"{row.candidate.name} {_shown(cast(Estimate, row.ratio))} {row.verdict}" for row in rows)
+            print(f"{number + 1:3d} {shown}; {found.starts} starts; {format_duration(left)} left", flush=True)
     return report
 
 
@@ -173,12 +168,14 @@ def page(report: Mapping[str, Any]) -> str:
     """The README of a report."""
     about, settings = report["conditions"]["before"], report["settings"]
     runtime = about["versions"].get("onnxruntime", about["versions"].get("onnxruntime-gpu"))
+    after, few = report["conditions"].get("after", about), settings["starts"]
     introduction = (
-        "`edgekit bench` on two files, again and again: once a file against a copy of itself, once against the same "
-        f"network with {settings['extra']:.0%} more layers of the same kind. Each repetition is a whole "
-        f"benchmark: {settings['starts']} fresh processes of each file, {settings['time_s']:g} s of measuring, random "
-        f"order. One thread of {about['cpu']['model']}, onnxruntime {runtime}, load {_load(about)} before and "
-        f"{_load(report['conditions'].get('after', about))} after. `python tools/bench_noise.py` makes it again."
+        "`edgekit bench` on three files, again and again: a network, a copy of the file, and the same "
+        f"network with {settings['extra']:.0%} more layers of the same kind. Each repetition is a whole benchmark: "
+        f"{few} to {max((row['starts'] for row in report['rows']), default=few)} fresh processes of each file, "
+        f"{settings['time_s']:g} s of measuring at most, random order. One thread of {about['cpu']['model']}, "
+        f"onnxruntime {runtime}, load {_load(about)} before and {_load(after)} after. "
+        "`python tools/bench_noise.py` makes it again."
     )
     meaning = (
         "A ratio is how many times faster than the first file the second is, paired by round: the median of processes. "
@@ -210,6 +207,10 @@ def page(report: Mapping[str, Any]) -> str:
         cells = (kind, WANTED[kind], was, f"{mid:.4f} [{low:.4f}, {high:.4f}]", f"{holding} of {n}", goal)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", meaning, ""])
+
+
+def _shown(ratio: Estimate) -> str:
+    return f"{ratio.value:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
 
 
 def _load(about: Mapping[str, Any]) -> str:

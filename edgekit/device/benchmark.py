@@ -192,6 +192,13 @@ class _Run:
                 answer, _ = process.ask(each.request("open", scenario=self.scenario.to_dict()))
                 self.found[each.name].opened.append(answer)
                 ready[each.name] = process
+        # Two cores of one machine differ, by what runs beside them on other machines of the same host at the least:
+        # candidates of one thread meet the same one, which the system has chosen.
+        if ready and all(each.threads == 1 for each in alive):
+            core = next(iter(ready.values())).core()
+            if core is not None:
+                for process in ready.values():
+                    process.stay_on(core)
         return ready
 
     def _interleave(self, ready: Mapping[str, Process], progress: Progress) -> None:

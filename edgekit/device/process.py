@@ -7,11 +7,14 @@ the reason.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +26,8 @@ from edgekit.device.scenarios import Served
 
 WORKER = "edgekit.device.worker"
 TIMEOUT_S = 600.0
+PROCESSOR_FIELD = 36
+"""Of /proc/PID/stat, behind the program's name: field 39 of proc(5)."""
 
 
 class Process:
@@ -90,6 +95,21 @@ class Process:
         if answer["joules"] is not None:
             self.joules.append(answer["joules"])
         return np.frombuffer(payload, np.int64)
+
+    def core(self) -> int | None:
+        """The core that its main thread ran on last; None where the system does not tell."""
+        try:
+            # Names of programs may hold blanks and parentheses; fields are counted from behind the last of these.
+            fields = Path("/proc", str(self._child.pid), "stat").read_text().rpartition(")")[2].split()
+            return int(fields[PROCESSOR_FIELD])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def stay_on(self, core: int) -> None:
+        """Let its main thread run on this core alone, where the system allows that."""
+        if hasattr(os, "sched_setaffinity"):
+            with suppress(OSError):
+                os.sched_setaffinity(self._child.pid, {core})
 
     def serve(self, arrivals: np.ndarray) -> Served:
         """`edgekit.device.scenarios.serve` over there."""

@@ -39,6 +39,9 @@ ODD_WORKER = """
                 time.sleep(60)
             if kind == "exit":
                 os._exit(3)
+            if kind.endswith(".core"):
+                with open(kind, "w") as file:
+                    file.write(" ".join(map(str, os.sched_getaffinity(0))))
             time.sleep(0.001)
 
         return Opened(run, {"x": np.zeros((request["batch"] or 1, 2))}, note=f"process {kind}")
@@ -144,6 +147,20 @@ def test_a_wide_interval_says_that_it_is_wide():
     said = f"all that is known is {unsure.ratio.low:.3f}x to {unsure.ratio.high:.3f}x"
     assert unsure.remarks == (f"{said}: a quiet machine or a longer time says more",)
     assert compared(row(*[0.5, 0.6] * 20), even).remarks == ()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not place threads")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_candidates_of_one_thread_share_the_core_that_the_system_chose(odd, tmp_path, threads):
+    files = [tmp_path / name for name in ("one.core", "two.core")]
+    quick([odd(str(files[0])), odd(str(files[1]), threads=threads)])
+    one, two = ({int(core) for core in file.read_text().split()} for file in files)
+    if threads == 1:
+        assert one == two
+        assert len(one) == 1
+        assert one <= os.sched_getaffinity(0)
+    else:
+        assert one == two == os.sched_getaffinity(0)
 
 
 def _calls(row):
