@@ -101,7 +101,7 @@ def bench(
         int,
         typer.Option(
             min=1,
-            help="Fresh processes of each candidate, up to three times as many on a noisy machine: two with the same "
+            help="Fresh processes of each candidate, up to twice as many on a noisy machine: two with the same "
             "file differ by where their memory lies, so one tells little about small differences.",
             rich_help_panel=HOW,
         ),

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--starts",
         type=int,
         default=STARTS,
-        help=f"processes of each model, up to three times as many on a noisy machine (default: {STARTS})",
+        help=f"processes of each model, up to twice as many on a noisy machine (default: {STARTS})",
     )
     profiled = add("profile", _profile, "Time the graphs of a request, as `edgekit profile` writes it.", session=False)
     profiled.add_argument("request", type=Path, help="the file that `edgekit profile MODEL.onnx --request` wrote")

@@ -29,7 +29,7 @@ from edgekit.progress import Progress, Step, silent
 
 STARTS = 10
 """Of fresh processes, at least: enough that two or three that met other work do not decide."""
-MORE_STARTS = 3
+MORE_STARTS = 2
 """So many times as many where intervals are wide."""
 LONGEST = 4
 """No further start begins after so many times the asked time: opening and warming up are not in that time."""
@@ -51,7 +51,7 @@ def benchmark(
     timeout_s: float = 600.0,
     progress: Progress = silent,
 ) -> Benchmark:
-    """Time `candidates` against the first of them, each in ten to thirty fresh processes, one call at a time.
+    """Time `candidates` against the first of them, each in ten to twenty fresh processes, one call at a time.
 
     All candidates' processes are there at once and wait at their pipes; one works at a time, in rounds whose order is
     drawn. Then all end, and the next start begins, until it is known how the candidates compare or the time is over. A
@@ -61,7 +61,7 @@ def benchmark(
         candidates: the first is what the others are compared with.
         scenario: how queries come; one after the other without it.
         time_s: seconds to measure at most, all starts and candidates together, without opening and warming up.
-        starts: fresh processes of each candidate, at least; up to three times as many while `width` is not reached. In
+        starts: fresh processes of each candidate, at least; up to twice as many while `width` is not reached. In
             the scenario `server` exactly as many.
         warmup_s: warm-up in each process; longer while it gets faster.
         width: how narrow, as a fraction of its value, the interval of each ratio to the first (of the median, if there
