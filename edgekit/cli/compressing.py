@@ -27,8 +27,11 @@ from edgekit.cli.options import (
     LIMITS,
     RUNS,
     AsJson,
+    Costs,
     Device,
+    DevicePython,
     Importance,
+    OnDevice,
     PlacementBy,
     Provider,
     Ranges,
@@ -68,27 +71,9 @@ def compress(
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = "x86-vnni",
     threads: Threads = 1,
-    costs: Annotated[
-        Path | None,
-        typer.Option(
-            help="Compress for another machine: what pieces of networks cost there (`edgekit profile`). Decisions are "
-            "priced by that instead of by measuring here. Where costs are lacking a request is written, to be timed on "
-            "the device; the same command then goes on.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="USER@HOST",
-            help="That machine, by ssh: pieces without costs are timed there, and kept in the file of --costs.  "
-            "[default of --costs then: costs.json in the run's folder]",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    python: Annotated[
-        str, typer.Option(help="The Python of --on, with numpy and onnxruntime.", rich_help_panel=HOW)
-    ] = "python3",
+    costs: Costs = None,
+    on: OnDevice = None,
+    python: DevicePython = "python3",
     provider: Provider = "cpu",
     rounds: Annotated[
         int, typer.Option(help="Most rounds of pruning and recovery; 0 only quantizes.", rich_help_panel=HOW)

@@ -53,6 +53,26 @@ Ranges = Annotated[
     Literal["mse", "minmax", "percentile", "entropy"],
     typer.Option(help="How int8 ranges are chosen.", rich_help_panel=HOW),
 ]
+Costs = Annotated[
+    Path | None,
+    typer.Option(
+        help="For another machine: what pieces of networks cost there (`edgekit profile`). Decisions are priced by "
+        "that instead of by measuring here. Where costs are lacking a request is written, to be timed on the device; "
+        "the same command then goes on.",
+        rich_help_panel=LIMITS,
+    ),
+]
+OnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="USER@HOST",
+        help="That machine, by ssh: pieces without costs are timed there, and kept in the file of --costs.  "
+        "[default of --costs then: costs.json in the run's folder]",
+        rich_help_panel=LIMITS,
+    ),
+]
+DevicePython = Annotated[str, typer.Option(help="The Python of --on, with numpy and onnxruntime.", rich_help_panel=HOW)]
 
 
 def workload_config(

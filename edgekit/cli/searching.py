@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,19 @@ import typer
 from edgekit.cli import completing, show
 from edgekit.cli.behaviour import MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
 from edgekit.cli.compressing import BUDGET_MISSED
-from edgekit.cli.options import HOW, LIMITS, RUNS, AsJson, Device, PlacementBy, Ranges, Threads
+from edgekit.cli.options import (
+    HOW,
+    LIMITS,
+    RUNS,
+    AsJson,
+    Costs,
+    Device,
+    DevicePython,
+    OnDevice,
+    PlacementBy,
+    Ranges,
+    Threads,
+)
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
 
 if TYPE_CHECKING:
@@ -70,7 +83,7 @@ def search(
         str | None,
         typer.Option(
             help="A function (file.py:function) that predicts the latency in ms of a network, instead of measuring it "
-            "here: for a device that is elsewhere.",
+            "here or of --costs.",
             autocompletion=completing.functions,
             rich_help_panel=GIVEN,
         ),
@@ -108,6 +121,9 @@ def search(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step.", rich_help_panel=HOW)] = 128,
     device: Device = "x86-vnni",
     threads: Threads = 1,
+    costs: Costs = None,
+    on: OnDevice = None,
+    python: DevicePython = "python3",
     ranges: Ranges = "mse",
     placement: PlacementBy = "measured",
     workers: Annotated[
@@ -150,6 +166,9 @@ def search(
     from edgekit.search import SearchSettings
     from edgekit.search import search as run
 
+    folder = out or RUNS / (config.name or config.model.rpartition(":")[2])
+    if on is not None and costs is None:
+        costs = folder / "costs.json"
     settings = SearchSettings(
         trials=trials,
         time_s=parse_duration_s(time, "--time"),
@@ -160,6 +179,9 @@ def search(
         teacher=teacher,
         weights=from_weights,
         latency=latency,
+        costs=None if costs is None else str(costs.resolve()),
+        host=on,
+        python=python,
         sampler=sampler,
         short_epochs=short_epochs,
         rungs=rungs,
@@ -176,7 +198,6 @@ def search(
         placement=placement,
         seed=config.seed,
     )
-    folder = out or RUNS / (config.name or config.model.rpartition(":")[2])
     with show.progress(quiet=json) as progress:
         front = run(config, settings, out=folder, storage=storage, workers=workers, progress=progress)
     _end(front, settings, folder, json=json)
@@ -215,6 +236,7 @@ def worker(
 
 
 def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) -> None:
+    from edgekit.profiling import KNOWN_ERROR
     from edgekit.report import scatter
     from edgekit.search.record import AXES, FRONT, PICTURE
 
@@ -224,7 +246,13 @@ def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) ->
     else:
         for line in scatter(front.marks, x=AXES[0], y=AXES[1]):
             show.out.print(line, markup=False)
-        show.table(f"{front.name}: front, test split, ONNX Runtime", _HEADERS, _rows(front, chosen))
+        show.table(f"{front.name}: front, test split, ONNX Runtime", _headers(front), _rows(front, chosen))
+        if device := _device(front):
+            show.out.print(
+                f"latency: predicted for {', '.join(device)} by what pieces cost there; on the reference networks "
+                f"such predictions were off by {KNOWN_ERROR['int8'].median:.0%} (median). Ratios are measured here.",
+                markup=False,
+            )
         for number, each in enumerate(front.members, 1):
             if each.broken:
                 show.out.print(f"point {number} breaks a gate: {'; '.join(each.broken)}", markup=False)
@@ -242,7 +270,14 @@ def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) ->
         raise typer.Exit(BUDGET_MISSED)
 
 
-_HEADERS = ("point", "network", "latency", "vs reference", "drop selection", "drop test", "metric", "size", "choices")
+def _device(front: Front) -> Sequence[str]:
+    """What latencies are predicted for; empty where they were measured here."""
+    return front.details.get("device") or ()
+
+
+def _headers(front: Front) -> tuple[str, ...]:
+    speed = ("latency there", "vs reference here") if _device(front) else ("latency", "vs reference")
+    return ("point", "network", *speed, "drop selection", "drop test", "metric", "size", "choices")
 
 
 def _rows(front: Front, chosen: int | None) -> list[list[str]]:

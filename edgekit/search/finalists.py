@@ -166,7 +166,7 @@ def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
                 spec=source.spec,
                 target=settings.target,
                 ranges=settings.ranges,
-                placement=settings.placement,
+                placement=settings.placed_by,
                 threads=settings.threads,
                 progress=site.progress,
             )
@@ -175,7 +175,7 @@ def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
         else:
             write_json(to / "quantized.json", made.to_dict())
 
-    key = {"source": source.sha256, "ranges": settings.ranges, "placement": settings.placement}
+    key = {"source": source.sha256, "ranges": settings.ranges, "placement": settings.placed_by}
     folder = site.stage("quantize", key, make)
     if (folder / "refused.json").is_file():
         return [source]
@@ -218,7 +218,10 @@ def _exported(site: Site, name: str, values: Values, weights: str, model: Callab
 
 
 def _measured(site: Site, reference: Made, files: Sequence[Made]) -> list[Point]:
-    """Each file on the selection split in ONNX Runtime, and all of them in one interleaved measurement."""
+    """Each file on the selection split in ONNX Runtime, and all of them in one interleaved measurement.
+
+    Where another device counts, latencies are what its costs say.
+    """
     workload, settings = site.workload, site.settings
 
     def time(folder: Path) -> None:
@@ -235,7 +238,10 @@ def _measured(site: Site, reference: Made, files: Sequence[Made]) -> list[Point]
         write_json(folder / "latency.json", {name: base / timing.ratio.value for name, timing in timings.items()})
 
     key = {"files": [made.sha256 for made in (reference, *files)], "time": settings.latency_time_s}
-    latencies = json.loads((site.stage("latency", key, time) / "latency.json").read_text())
+    if site.book is not None:
+        latencies = site.predicted_ms({made.name: made.path for made in files}, reference.spec)
+    else:
+        latencies = json.loads((site.stage("latency", key, time) / "latency.json").read_text())
     base = _scored(site, reference)
     return [
         Point(

@@ -99,6 +99,7 @@ def search(
             reference=ended.reference,
             details={
                 **found.details,
+                "device": None if site.book is None else list(site.book.costs.device),
                 "environment": dict(ended.environment),
                 "splits": site.workload.splits.digests(),
                 "seconds": clock.spent_s,
@@ -146,7 +147,8 @@ def explore(
 
 def _explored(site: Site, url: str, *, workers: int, clock: _Clock) -> Explored:
     settings = site.settings
-    # What a fault of the builder or of the data would break breaks here, before there are workers.
+    # What a fault of the builder, the data or the costs would break breaks here, before there are workers.
+    site.ask_for_costs()
     baseline_ms = None if settings.latency else site.baseline()[1]
     for rung in range(len(settings.short)):
         site.reference(rung)

@@ -23,6 +23,8 @@ LATER = (
     "ranges",
     "placement",
     "ranks",
+    "host",
+    "python",
 )
 """What does not change a trial: a search goes on with the same study when these are changed."""
 OF_THE_STUDY = (*LATER, "aims", "sampler", "max_latency_ms", "short_epochs", "rungs", "factor")
@@ -46,6 +48,10 @@ class SearchSettings:
         weights: a trained model whose weights new networks start from, where names and shapes allow.
         latency: a function that predicts the latency in ms of a network (`nn.Module`, in eval mode) instead of its
             measurement on this host.
+        costs: file of what pieces of networks cost on the device (`edgekit profile`), where that is not this host:
+            latencies are predicted by it.
+        host: `user@host` of that device, for pieces that have no costs; they are timed over ssh and added to `costs`.
+        python: the interpreter of `host`.
         sampler: `auto` takes NSGA-II for a front, a Gaussian process or TPE for one aim.
         short_epochs: epochs of the first short training.
         rungs: short trainings; each goes on from the one before until `factor` times as many epochs are done.
@@ -77,6 +83,9 @@ class SearchSettings:
     teacher: str | None = None
     weights: str | None = None
     latency: str | None = None
+    costs: str | None = None
+    host: str | None = None
+    python: str = "python3"
     sampler: SamplerKind = "auto"
     short_epochs: float = 1.0
     rungs: int = 2
@@ -116,6 +125,7 @@ class SearchSettings:
                 rule="gates on churn, classes and calibration: a search perturbs no inputs",
                 way_out="validate the chosen file with this gate",
             )
+        self._check_device()
         counts = (("--trials", self.trials), ("--rungs", self.rungs), ("--finalists", self.finalists))
         for where, value in (*counts, ("--ranks", self.ranks), ("--threads", self.threads)):
             if value < 1:
@@ -140,6 +150,21 @@ class SearchSettings:
         """
         trained = tuple(float(self.short_epochs * self.factor**rung) for rung in range(self.rungs))
         return (0.0, *trained) if self.weights else trained
+
+    def _check_device(self) -> None:
+        if self.costs is not None and self.latency is not None:
+            raise EdgekitError(
+                "got both", where="--costs, --latency", rule="one way to find latencies of a device that is elsewhere"
+            )
+        if self.host is not None and self.costs is None:
+            raise EdgekitError(
+                f"got {self.host} without --costs", where="--on", rule="a file that keeps what was timed there"
+            )
+
+    @property
+    def placed_by(self) -> Literal["measured", "rules"]:
+        """The placement in use: what is fastest on this machine says little of another."""
+        return self.placement if self.costs is None else "rules"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""

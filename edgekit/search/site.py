@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -23,6 +24,7 @@ from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.errors import EdgekitError, QuantizeError, TrainingError, WorkloadError
 from edgekit.export import Exported, export, mac_count, parameter_count
 from edgekit.export.flat import name_inputs
+from edgekit.profiling.book import CostBook
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize import quantize
 from edgekit.search.settings import SearchSettings
@@ -49,6 +51,8 @@ WEIGHTS = "weights.safetensors"
 SPEED_CALIBRATION = 32
 MEASURE_S = 1.5
 """Seconds of timing for a network before it is trained, beside the baseline in the same rounds."""
+PRICED_SAMPLE = 24
+"""Networks at most that are looked at for pieces which have no costs."""
 NORM_BATCH, NORM_SAMPLES = 128, 512
 FULL = "full"
 Values = Mapping[str, Option]
@@ -58,8 +62,9 @@ Values = Mapping[str, Option]
 class Speed:
     """What is known of a network before it is trained: latency and size of its int8 file (fp32 if nothing quantizes).
 
-    `latency_ms` is the baseline's on the host where the search began over the ratio that was measured here. Where it is
-    predicted, no file is made: `latency_ms` is what the prediction says, and `size_bytes` a byte for each parameter.
+    `latency_ms` is the baseline's on the host where the search began over the ratio that was measured here; or what the
+    costs of a device say. Where a function of the user's predicts it, no file is made, and `size_bytes` is a byte for
+    each parameter.
     """
 
     latency_ms: float
@@ -107,6 +112,7 @@ class Site:
         given = self._given(settings.weights)
         self.weights = None if given is None else given.state_dict()
         self.default = self._default_values()
+        self.book = self._opened_book()
         self._store = Store(root / "stages")
         self._baseline_ms = baseline_ms
         self._identity = {
@@ -163,14 +169,16 @@ class Site:
 
     def baseline(self) -> tuple[Path, float]:
         """The fp32 file that latencies are measured against (the teacher's, or the default network's), and its ms."""
-        model = self.teacher if self.teacher is not None else self.network(self.default)
 
         def make(folder: Path) -> None:
-            exported = self._exported(model, folder / "baseline.onnx")
-            timing = self._timed({"baseline": exported.path}, exported.spec)["baseline"]
-            write_json(folder / "baseline.json", timing.latency.p50.value)
+            exported = self._exported(self._baseline_model(), folder / "baseline.onnx")
+            if self.book is not None:
+                found = self.predicted_ms({"baseline": exported.path}, exported.spec)["baseline"]
+            else:
+                found = self._timed({"baseline": exported.path}, exported.spec)["baseline"].latency.p50.value
+            write_json(folder / "baseline.json", found)
 
-        folder = self.stage("baseline", {}, make)
+        folder = self.stage("baseline", self._device_key, make)
         measured = float(json.loads((folder / "baseline.json").read_text()))
         return folder / "baseline.onnx", self._baseline_ms or measured
 
@@ -192,18 +200,71 @@ class Site:
             with tempfile.TemporaryDirectory(prefix="edgekit-search-") as temporary:
                 exported = self._exported(self.network(values), Path(temporary) / "float.onnx")
                 path = self._quickly_quantized(exported.path, exported.spec, Path(temporary) / "int8.onnx")
-                timings = self._timed({"baseline": baseline, "network": path}, exported.spec)
-                speed = Speed(
+                if self.book is not None:
+                    # A finalist's fp32 file may be on the front, too: what it lacks is found out before it is trained.
+                    found = self.predicted_ms({"float": exported.path, "network": path}, exported.spec)
+                    latency_ms = found["network"]
+                else:
+                    timings = self._timed({"baseline": baseline, "network": path}, exported.spec)
                     # By the paired ratio: each file's own median drifts with the machine.
-                    latency_ms=baseline_ms / timings["network"].ratio.value,
+                    latency_ms = baseline_ms / timings["network"].ratio.value
+                speed = Speed(
+                    latency_ms=latency_ms,
                     size_bytes=path.stat().st_size,
                     parameters=exported.parameters,
                     macs=exported.macs,
                 )
             write_json(folder / "speed.json", asdict(speed))
 
-        folder = self.stage("speed", {"choices": dict(values), "baseline_ms": baseline_ms}, make)
+        folder = self.stage("speed", {"choices": dict(values), "baseline_ms": baseline_ms, **self._device_key}, make)
         return Speed(**json.loads((folder / "speed.json").read_text()))
+
+    def predicted_ms(self, files: Mapping[str, Path], spec: IOSpec) -> dict[str, float]:
+        """What each file takes for one sample on the device that `settings.costs` is about.
+
+        Raises:
+            EdgekitError: pieces have no costs, and there is no host to time them on.
+        """
+        assert self.book is not None
+        (feeds,) = calibration_feeds(self.workload, spec, 1)
+        shapes = {name: array.shape for name, array in feeds.items()}
+        found = self.book.predicted({name: path.read_bytes() for name, path in files.items()}, shapes)
+        return {name: prediction.us / 1e3 for name, (_, prediction) in found.items()}
+
+    def ask_for_costs(self) -> None:
+        """See to it that the costs hold what networks of this space are made of, as far as a sample of them tells.
+
+        Without a host, one request for all is less trouble than one for each trial.
+
+        Raises:
+            EdgekitError: pieces have no costs; the text says where the request is.
+        """
+        if self.book is None or self.settings.host is not None:
+            return
+        with tempfile.TemporaryDirectory(prefix="edgekit-search-") as temporary:
+            folder = Path(temporary)
+            exported = self._exported(self._baseline_model(), folder / "baseline.onnx")
+            files, spec = {"baseline": exported.path}, exported.spec
+            sample = self._sample(min(self.settings.trials, PRICED_SAMPLE))
+            for done, values in enumerate(sample):
+                self.progress(Step("networks to be priced", done, len(sample)))
+                # A network that cannot be built or exported is a trial's answer.
+                with suppress(EdgekitError):
+                    exported = self._exported(self.network(values), folder / f"{done}-float.onnx")
+                    files[f"{done}-float"] = exported.path
+                    files[f"{done}"] = self._quickly_quantized(exported.path, exported.spec, folder / f"{done}.onnx")
+            self.progress(Step("networks to be priced", len(sample), len(sample)))
+            self.predicted_ms(files, spec)
+
+    def _sample(self, count: int) -> list[Values]:
+        """The default network's choices and others that are drawn, each once."""
+        draw, found = np.random.default_rng(self.settings.seed), [self.default]
+        for _ in range(count):
+            with choosing(lambda asked: int(draw.integers(len(asked.options)))) as made, isolated(self.settings.seed):
+                self.workload.model()
+            if made.values not in found:
+                found.append(made.values)
+        return found
 
     # Accuracy
 
@@ -344,6 +405,26 @@ class Site:
         return done[int(rung)] - (done[int(rung) - 1] if rung else 0.0)
 
     # Small things
+
+    def _baseline_model(self) -> nn.Module:
+        return self.teacher if self.teacher is not None else self.network(self.default)
+
+    def _opened_book(self) -> CostBook | None:
+        settings = self.settings
+        if settings.costs is None:
+            return None
+        return CostBook(
+            Path(settings.costs),
+            threads=settings.threads,
+            request=self.root / "missing.request",
+            host=settings.host,
+            python=settings.python,
+            progress=self.progress,
+        )
+
+    @property
+    def _device_key(self) -> dict[str, Any]:
+        return {} if self.book is None else dict(self.book.key)
 
     def _exported(self, model: nn.Module, path: Path) -> Exported:
         return export(

@@ -88,7 +88,7 @@ def test_a_host_times_what_is_missing(workload, tmp_path, monkeypatch):
 
         return time_graphs(graphs, keep=keep, known=known, threads=threads, time_s=0.5)
 
-    monkeypatch.setattr("edgekit.compress.speed.time_graphs_on", time_graphs_on)
+    monkeypatch.setattr("edgekit.profiling.book.time_graphs_on", time_graphs_on)
     costs = tmp_path / "costs.json"
     report = compress(workload, BUDGET, settings(costs, host="pi@device", python="py"), out=tmp_path / "run")
     assert {row[:3] for row in there} == {("pi@device", "py", 1)}

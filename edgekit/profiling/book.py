@@ -1,0 +1,135 @@
+"""The costs of one device in a file that grows: pieces of networks that have none are timed there, or asked for."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgekit.device.costs import MeasuredCosts, load_costs
+from edgekit.device.request import Timed, write_request
+from edgekit.errors import EdgekitError
+from edgekit.profiling.piece import Piece, graphs, pieces
+from edgekit.profiling.prediction import Prediction, predict
+from edgekit.profiling.remote import time_graphs_on
+from edgekit.progress import Progress, silent
+from edgekit.store import writing
+
+S_PER_GRAPH, LEAST_S = 0.4, 10.0
+"""Seconds of timing on a host."""
+
+
+class CostBook:
+    """What networks take on a device that is elsewhere, by what their pieces cost there.
+
+    Pieces without costs are timed on `host` over ssh and added to the file; without a host they go into a request.
+    Processes that share the file time one after the other, and each sees what the others have added.
+
+    Args:
+        path: the file of costs (`edgekit profile`); where it is not there yet, nothing has a cost.
+        threads: of ONNX Runtime on the device.
+        request: the file for a request.
+        host: `user@host`, for pieces that have no costs.
+        python: its interpreter, with numpy and onnxruntime.
+        progress: told while the host times pieces.
+
+    Raises:
+        EdgekitError: the file is none of costs, or they were measured with another number of threads.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        request: Path,
+        host: str | None = None,
+        python: str = "python3",
+        progress: Progress = silent,
+    ) -> None:
+        self.path, self.threads, self.request = path, threads, request
+        self.host, self.python, self.progress = host, python, progress
+        self.costs = self._read()
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """What tells one device's file from another's; costs that are added later do not change it."""
+        return {"costs": str(self.path.resolve()), "device": list(self.costs.device) if self.costs.conditions else []}
+
+    def predicted(
+        self, files: Mapping[str, bytes], shapes: Mapping[str, Sequence[int]]
+    ) -> dict[str, tuple[tuple[Piece, ...], Prediction]]:
+        """The pieces of each ONNX file, for these sizes of its inputs, and what it takes on the device.
+
+        Raises:
+            EdgekitError: pieces have no costs and there is no host to time them on, or the device could not run one.
+        """
+        parts = {name: pieces(onnx.load_from_string(data), shapes) for name, data in files.items()}
+        wanted = graphs([piece for found in parts.values() for piece in found])
+        if self._missing(wanted):
+            with self._alone():
+                self.costs = self._read()
+                self._time(self._missing(wanted))
+        return {name: (found, predict(found, self.costs)) for name, found in parts.items()}
+
+    def _read(self) -> MeasuredCosts:
+        if not self.path.exists():
+            return MeasuredCosts(threads=self.threads, provider="cpu", measured={})
+        costs = load_costs(self.path)
+        if costs.threads != self.threads:
+            raise EdgekitError(
+                f"measured with {costs.threads} thread(s)",
+                where=str(self.path),
+                rule=f"--threads {self.threads}",
+                way_out="measure them again with as many threads, or start this for as many",
+            )
+        return costs
+
+    def _missing(self, wanted: Sequence[Timed]) -> list[Timed]:
+        return [each for each in wanted if each.key not in self.costs.measured]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time: two that time on one device at once would slow each other down."""
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with writing(lock.parent):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = lock.open("w")
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _time(self, missing: Sequence[Timed]) -> None:
+        refused = [each for each in missing if each.key in self.costs.failed]
+        if refused:
+            raise EdgekitError(
+                f"the device could not run {len(refused)} graph(s): {self.costs.failed[refused[0].key]}",
+                where=str(self.path),
+                rule="every operator of the network runs on the device",
+                way_out="a newer onnxruntime there, or another network",
+            )
+        if not missing:
+            return
+        if self.host is None:
+            write_request(self.request, missing)
+            raise EdgekitError(
+                f"{len(missing)} pieces of the networks have no costs",
+                where=str(self.path) if self.path.exists() else f"{self.path}, which is not there yet",
+                rule="costs of every piece that is compared",
+                way_out=f"on the device: python -m edgekit.device profile {self.request.name} --out {self.path.name}; "
+                f"bring that file back and start the same command again (the request is {self.request})",
+            )
+        self.costs = time_graphs_on(
+            self.host,
+            missing,
+            keep=lambda costs: costs.save(self.path),
+            known=self.costs if self.costs.measured else None,
+            python=self.python,
+            threads=self.threads,
+            time_s=max(LEAST_S, S_PER_GRAPH * len(missing)),
+            progress=self.progress,
+        )
