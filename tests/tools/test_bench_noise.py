@@ -32,17 +32,17 @@ def tool(monkeypatch):
     made.asked = []
 
     def benchmark(candidates, *, seed, **_more):
-        made.asked.append((candidates[1].name, seed))
-        slower = candidates[1].name == "slower"
-        value = 0.97 if slower else 1.0
-        rows = [
-            SimpleNamespace(
-                ratio=Estimate(value=value, low=value - 0.005, high=value + 0.005, n=30),
-                verdict="slower" if slower and seed != 1 else "no measurable difference",
-                latency=SimpleNamespace(p50=SimpleNamespace(value=0.3)),
-            )
-        ] * 2
-        return SimpleNamespace(rows=rows, failed=())
+        made.asked.append(([each.name for each in candidates], seed))
+        rows = [row(each, 0.97 if each.name == "slower" else 1.0, seen=seed != 1) for each in candidates]
+        return SimpleNamespace(rows=rows, failed=(), starts=10 + seed)
+
+    def row(candidate, value, *, seen):
+        return SimpleNamespace(
+            candidate=candidate,
+            ratio=Estimate(value=value, low=value - 0.005, high=value + 0.005, n=30),
+            verdict="slower" if value < 1 and seen else "no measurable difference",
+            latency=SimpleNamespace(p50=SimpleNamespace(value=0.3)),
+        )
 
     monkeypatch.setattr(made, "benchmark", benchmark)
     return made
@@ -51,15 +51,16 @@ def tool(monkeypatch):
 def test_a_run_goes_on_where_it_was(tool, tmp_path, capsys):
     words = ["--out", str(tmp_path), "--repetitions"]
     assert tool.main([*words, "2"]) == 1  # One of two was not seen to be slower: less than 90 %.
-    assert tool.asked == [("identical", 0), ("slower", 1), ("identical", 2), ("slower", 3)]
+    assert tool.asked == [(["first", "identical", "slower"], 0), (["first", "identical", "slower"], 1)]
     tool.asked.clear()
     assert tool.main([*words, "10"]) == 0
-    assert len(tool.asked) == 16
+    assert [seed for _, seed in tool.asked] == list(range(2, 10))
     report = json.loads((tmp_path / "noise.json").read_text())
     assert len(report["rows"]) == 20
     assert len({(row["number"], row["kind"]) for row in report["rows"]}) == 20
     assert "slower: 9 of 10 came out as slower (goal: 90%)" in capsys.readouterr().out
     text = (tmp_path / "README.md").read_text()
+    assert "10 to 19 fresh processes of each file" in text
     assert text == tool.page(report)
     assert "| identical | no measurable difference | 10 of 10 | 1.0000 [1.0000, 1.0000] | 10 of 10 | 95%: met |" in text
     assert "| 9 of 10 (1 no measurable difference) |" in text
