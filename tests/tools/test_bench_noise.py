@@ -67,7 +67,7 @@ def test_a_run_goes_on_where_it_was(tool, tmp_path, capsys):
 
 
 def test_other_settings_are_not_mixed_with_what_was_kept(tool, tmp_path):
-    assert tool.main(["--out", str(tmp_path), "--repetitions", "1", "--starts", "2"]) == 1
+    assert tool.main(["--out", str(tmp_path), "--repetitions", "1", "--starts", "2"]) == 0
     assert tool.main(["--out", str(tmp_path), "--repetitions", "1"]) == EdgekitError.exit_code
     tool.main(["--out", str(tmp_path), "--repetitions", "1", "--fresh"])
     assert json.loads((tmp_path / "noise.json").read_text())["settings"]["starts"] == tool.STARTS
