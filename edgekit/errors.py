@@ -77,6 +77,10 @@ class ProviderError(EdgekitError):
     """An execution provider is unknown, absent, or did not run the model."""
 
 
+class UnreachableError(EdgekitError):
+    """Another machine cannot be reached, or what runs there has failed."""
+
+
 class BundleError(EdgekitError):
     """A bundle is not whole, not ours, or not safe to load."""
 

@@ -23,7 +23,7 @@ from edgekit.device.costs import MeasuredCosts
 from edgekit.device.request import Timed, pack
 from edgekit.device.strict_json import parse
 from edgekit.device.timing import SWEEPS, WORK, progress_of, sweeps_of
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UnreachableError
 from edgekit.progress import Progress, silent
 
 LIGHT_ROOMS = ("__init__", "choices", "errors", "progress", "spec", "stats", "store", "units", "device")
@@ -93,8 +93,8 @@ def time_graphs_on(
         progress: told after each batch.
 
     Raises:
-        EdgekitError: the host's name is none, ssh is not installed, no connection comes about, the other side fails,
-            or `known` is of another device.
+        UnreachableError: no connection comes about, or the other side fails.
+        EdgekitError: the host's name is none, ssh is not installed, or `known` is of another device.
     """
     _check_host(host)
     costs = known or MeasuredCosts(threads=threads, provider=provider, measured={})
@@ -120,7 +120,7 @@ def time_graphs_on(
             lost += 1
             time.sleep(pause_s)
         elif code:
-            raise EdgekitError(
+            raise UnreachableError(
                 f"ssh ended with {code}: {said or 'it said nothing'}",
                 where=host,
                 rule="an ssh login without a password, and Python 3.11 with numpy and onnxruntime",

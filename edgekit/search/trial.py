@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgekit.choices import Choice, Option, SearchSpace, choosing
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UnreachableError
 from edgekit.search.settings import SearchSettings
 from edgekit.search.site import Site, Speed, Values
 from edgekit.validate import Comparison, Score, compare
@@ -32,6 +32,9 @@ def objective_of(site: Site, study: optuna.Study) -> Callable[[Trial], Sequence[
                 if not is_free:
                     raise _pruned(trial, "another worker is at work on this network")
                 return _climbed(site, study, trial, values)
+        except UnreachableError:
+            # No fault of this network: every other one would meet it, too. The trial is run again later.
+            raise
         except EdgekitError as error:
             # A network that cannot be built, exported or trained is an answer, too.
             raise _pruned(trial, str(error)) from error

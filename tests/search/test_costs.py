@@ -8,7 +8,7 @@ from edgekit.cli import main
 from edgekit.device.costs import MeasuredCosts, load_costs
 from edgekit.device.request import read_request
 from edgekit.device.timing import time_graphs
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UnreachableError
 from edgekit.profiling import pieces, predict
 from edgekit.search import SearchSettings, search
 
@@ -96,6 +96,31 @@ def test_a_host_times_what_is_missing(settings, config_for, tmp_path, monkeypatc
     assert {row[:3] for row in there} == {("pi@device", "py", 1)}
     # No piece is timed twice.
     assert sum(row[3] for row in there) == len(load_costs(costs).measured)
+
+
+@pytest.mark.slow
+def test_a_device_that_is_gone_ends_the_search_and_the_same_search_goes_on(settings, config_for, tmp_path, monkeypatch):
+    calls = []
+
+    def time_graphs_on(_host, graphs, *, keep, known, threads, **_):
+        calls.append(len(graphs))
+        # The baseline's pieces and those of the first network are timed.
+        if len(calls) == 3:
+            raise UnreachableError("ssh ended with 255", where="pi@device")
+        return time_graphs(graphs, keep=keep, known=known, threads=threads, time_s=0.2)
+
+    monkeypatch.setattr("edgekit.profiling.book.time_graphs_on", time_graphs_on)
+    out, costs = tmp_path / "run", tmp_path / "costs.json"
+    with pytest.raises(UnreachableError):
+        search(config_for(), settings(host="pi@device"), out=out)
+    kept = set(load_costs(costs).measured)
+    front = search(config_for(), settings(host="pi@device"), out=out)
+    check(front, out, costs)
+    states = [trial["state"] for trial in front.details["trials"]]
+    assert states.count("fail") == 1
+    assert len([state for state in states if state in ("complete", "pruned")]) == 4
+    assert kept < set(load_costs(costs).measured)
+    assert not any("ssh" in (trial["reason"] or "") for trial in front.details["trials"])
 
 
 @pytest.mark.slow
