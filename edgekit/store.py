@@ -8,7 +8,6 @@ resume from.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -130,6 +129,8 @@ class Store:
         Raises:
             StoreError: another process holds the store, or it cannot be written.
         """
+        import fcntl  # Windows has none, and devices, which write files too, lock no folder.
+
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / ".lock").open("w")

@@ -53,6 +53,15 @@ def test_a_device_without_the_rest_installed_works(bundle):
     assert fresh(block + work) == 2
 
 
+def test_every_module_is_imported_where_there_is_nothing_of_unix():
+    """Python on Windows lacks these modules."""
+    absent = ["fcntl", "grp", "pwd", "resource", "termios"]
+    block = f"import pkgutil, sys\nsys.modules.update(dict.fromkeys({absent}))\nimport edgekit.device as device\n"
+    found = "names = [each.name for each in pkgutil.walk_packages(device.__path__, 'edgekit.device.')]\n"
+    work = "for name in names: __import__(name)\nprint(len(names))"
+    assert fresh(block + found + work.replace("\nprint", "\n\nprint")) > 40
+
+
 def test_the_library_never_prints(bundle):
     code = f"from edgekit.device import *; doctor(); load({str(bundle)!r}).check(); inspect({str(bundle)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
