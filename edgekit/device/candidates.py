@@ -21,9 +21,9 @@ Source = Literal["onnx", "bundle", "eager", "compiled"]
 QUERIES_A_ROUND = 10
 """Queries of a server that stand together: their median is what is compared with the baseline's, which got the same."""
 BUSY, SLOWER_CLOCK, HOT_C = 0.5, 0.1, 85.0
+"""Load per core before the begin, fall of the frequency, degrees Celsius: from there on something is said."""
 WIDE = 2 * SAME
 """An interval that could hold a difference worth having."""
-"""Load per core before the begin, fall of the frequency, degrees Celsius: from there on something is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

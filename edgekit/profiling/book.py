@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from edgekit.device.costs import MeasuredCosts, load_costs
-from edgekit.device.request import Timed, write_request
+from edgekit.device.request import Timed, read_request, write_request
 from edgekit.errors import EdgekitError
 from edgekit.profiling.piece import Piece, graphs, pieces
 from edgekit.profiling.prediction import Prediction, predict
@@ -115,7 +115,10 @@ class CostBook:
         if not missing:
             return
         if self.host is None:
-            write_request(self.request, missing)
+            # What was asked for before stays asked for, until it has a cost.
+            asked = read_request(self.request) if self.request.exists() else ()
+            every = {each.key: each for each in (*self._missing(asked), *missing)}
+            write_request(self.request, list(every.values()))
             raise EdgekitError(
                 f"{len(missing)} pieces of the networks have no costs",
                 where=str(self.path) if self.path.exists() else f"{self.path}, which is not there yet",
