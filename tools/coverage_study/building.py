@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,10 +76,12 @@ def build(subject: Subject) -> tuple[nn.Module, Tensor, dict[str, Any]]:
         RuntimeError: it takes images of no size that was tried.
     """
     refused = ""
+    # Some functions that build a network set themselves what the catalogue would have smaller.
+    given = [subject.options, {}] if subject.options else [{}]
     for side in SIDES:
-        for sized in (True, False):
+        for sized, smaller in itertools.product((True, False), given):
             try:
-                model = _made(subject, side if sized else None)
+                model = _made(subject, side if sized else None, smaller)
             except (TypeError, AssertionError, ValueError, RuntimeError) as error:
                 refused = f"{type(error).__name__}: {error}"
                 continue
@@ -92,19 +95,19 @@ def build(subject: Subject) -> tuple[nn.Module, Tensor, dict[str, Any]]:
             except Exception as error:  # noqa: BLE001 - networks raise whatever they like at sizes that do not fit
                 refused = f"{type(error).__name__}: {error}"
                 continue
-            options = {**subject.options, **({"img_size": side} if sized and subject.source == "timm" else {})}
+            options = {**smaller, **({"img_size": side} if sized and subject.source == "timm" else {})}
             parameters = sum(value.numel() for value in model.parameters())
             return model, images, {"side": side, "options": options, "parameters": parameters}
     raise RuntimeError(f"it takes images of none of {SIDES} pixels: {refused}")
 
 
-def _made(subject: Subject, side: int | None) -> nn.Module:
+def _made(subject: Subject, side: int | None, options: Mapping[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     if subject.source == "timm":
         import timm
 
         sized = {} if side is None else {"img_size": side}
-        return timm.create_model(subject.name, pretrained=False, num_classes=10, **subject.options, **sized).eval()
+        return timm.create_model(subject.name, pretrained=False, num_classes=10, **options, **sized).eval()
     import torchvision
 
     if side is not None and not subject.name.startswith("vit_"):
