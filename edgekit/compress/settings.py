@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from edgekit.errors import EdgekitError, did_you_mean
+from edgekit.profiling.book import check_host
 
 GRIDS = {"x86-vnni": 16, "x86-avx2": 8, "arm64": 8}
 """Channels per block of ONNX Runtime's layout: 16 floats fill an AVX-512 register, 8 an AVX2 one or two of NEON's."""
@@ -96,11 +97,7 @@ class Settings:
                 where="--rounds, --epochs",
                 rule="0 rounds or more, each of more than 0 epochs",
             )
-
-        if self.host is not None and self.costs is None:
-            raise EdgekitError(
-                f"got {self.host} without --costs", where="--on", rule="a file that keeps what was timed there"
-            )
+        check_host(self.host, self.costs)
 
     @property
     def placed_by(self) -> Literal["measured", "rules"]:

@@ -23,6 +23,16 @@ S_PER_GRAPH, LEAST_S = 0.4, 10.0
 """Seconds of timing on a host."""
 
 
+def check_host(host: str | None, costs: str | None) -> None:
+    """Refuse a host without a file that keeps what it has timed.
+
+    Raises:
+        EdgekitError: so it is.
+    """
+    if host is not None and costs is None:
+        raise EdgekitError(f"got {host} without --costs", where="--on", rule="a file that keeps what was timed there")
+
+
 class CostBook:
     """What networks take on a device that is elsewhere, by what their pieces cost there.
 

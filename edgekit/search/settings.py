@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from edgekit.errors import EdgekitError
+from edgekit.profiling.book import check_host
 from edgekit.search.study import SamplerKind
 from edgekit.validate.behaviour import Gates
 
@@ -156,10 +157,7 @@ class SearchSettings:
             raise EdgekitError(
                 "got both", where="--costs, --latency", rule="one way to find latencies of a device that is elsewhere"
             )
-        if self.host is not None and self.costs is None:
-            raise EdgekitError(
-                f"got {self.host} without --costs", where="--on", rule="a file that keeps what was timed there"
-            )
+        check_host(self.host, self.costs)
 
     @property
     def placed_by(self) -> Literal["measured", "rules"]:
