@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -66,6 +67,15 @@ _ROOMS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 
 
+def _unwrapped(text: str) -> str:
+    r"""Paragraphs of one line each: a terminal wraps them where it ends, and not where the source does.
+
+    >>> _unwrapped("Do it.\n\n    Now\n    or later.")
+    'Do it.\n\nNow or later.'
+    """
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
 def _say_version(wanted: bool) -> None:
     if wanted:
         print(f"edgekit {edgekit.__version__}")
@@ -83,4 +93,4 @@ def _root(
 
 for _panel, _commands in _ROOMS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(rich_help_panel=_panel, help=_unwrapped(_command.__doc__ or ""))(_command)

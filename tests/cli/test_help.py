@@ -1,5 +1,6 @@
 """What the command line says about itself."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -101,3 +102,14 @@ def test_the_example_of_a_command_is_one_that_parses(name):
         assert program == "edgekit"
         with COMMANDS[command].make_context(command, words) as context:
             assert context.params
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_paragraphs_are_wrapped_where_the_terminal_ends(edgekit, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "100")
+    said, _, _ = edgekit(name, "--help").out.partition("╭")
+    _, _, text = said.partition("Usage: ")
+    lines = [line.strip() for line in text.splitlines()]
+    for line, after in itertools.pairwise(lines):
+        if line and after:
+            assert len(line) + 1 + len(after.split()[0]) > 98, f"{line!r} had room for {after!r}"
