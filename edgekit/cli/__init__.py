@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], *, as_json: bool) -> int:
     from edgekit.cli import show
     from edgekit.cli.app import app
-    from edgekit.cli.completing import joined_words
+    from edgekit.cli.completing import answering
 
     try:
-        with INTERRUPTS.remembered(), show.only_data(as_json), joined_words():
+        with INTERRUPTS.remembered(), show.only_data(as_json), answering():
             code = app(words, prog_name="edgekit", standalone_mode=False)
     except Exception as error:
         if not faults.is_wrong_usage(error):

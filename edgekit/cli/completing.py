@@ -22,6 +22,8 @@ LARGEST_FILE = 1_000_000
 """Bytes of a Python file that is read for the names of its functions."""
 INSTRUCTION = "_EDGEKIT_COMPLETE"
 """The environment variable by which a shell asks."""
+ONE_LINE = "10000"
+"""Columns of a terminal that no explanation fills."""
 
 
 def functions(incomplete: str) -> list[str]:
@@ -56,6 +58,24 @@ def targets(incomplete: str) -> list[str]:
 def providers(incomplete: str) -> list[str]:
     """Execution providers with commas between them, each once."""
     return _listed(incomplete, tuple(PROVIDERS))
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Within this a shell that asks for completions is understood, and understands the answer.
+
+    Each offer is a line: what explains it is not wrapped, since fish would take its second line for another offer.
+    """
+    asked, before = INSTRUCTION in os.environ, os.environ.get("COLUMNS")
+    if asked:
+        os.environ["COLUMNS"] = ONE_LINE
+    try:
+        with joined_words():
+            yield
+    finally:
+        if asked:
+            os.environ.pop("COLUMNS")
+            os.environ.update({} if before is None else {"COLUMNS": before})
 
 
 @contextmanager

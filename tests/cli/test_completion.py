@@ -89,6 +89,13 @@ def test_names_are_offered_where_they_are_known(offers, words, found):
     assert offers(*words) == found
 
 
+@pytest.mark.parametrize("command", ["bench", "compress", "quantize"])
+def test_explanations_of_options_are_no_offers(offers, command):
+    found = offers(command, "--")
+    assert len(found) > 5
+    assert [each for each in found if not each.startswith("--")] == []
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
