@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,26 @@ class OnnxJob:
             labels=self.labels or tuple(classes_of(source)),
             preprocessing=self.preprocessing,
         )
+
+    def halved(self, spec: IOSpec) -> Workload:
+        """The workload with one half of the data, drawn at random, to calibrate with and the other to decide by.
+
+        Raises:
+            EdgekitError: as for `workload`, or there are fewer than two samples.
+        """
+        import numpy as np
+        from torch.utils.data import Subset
+
+        whole = self.workload(spec)
+        data: Any = whole.splits.test
+        if len(data) < 2:
+            raise EdgekitError(f"{len(data)} sample", where="--data", rule="a half to calibrate with, one to decide by")
+        drawn = np.random.default_rng(self.seed).permutation(len(data)).tolist()
+        first, second = drawn[: len(data) // 2], drawn[len(data) // 2 :]
+        splits = replace(
+            whole.splits, calibration=Subset(data, sorted(first)[:CALIBRATION]), selection=Subset(data, sorted(second))
+        )
+        return replace(whole, splits=splits)
 
 
 def _no_model() -> Any:

@@ -25,6 +25,7 @@ from edgekit.units import format_bytes, format_latency, parse_duration_s
 if TYPE_CHECKING:
     from edgekit.compress.settings import Settings
     from edgekit.quantize import Climbed, Quantized
+    from edgekit.quantize.learning.training import Trainable
     from edgekit.quantize.targets import Target
     from edgekit.validate import Score
     from edgekit.workload import Workload, WorkloadConfig
@@ -72,8 +73,9 @@ def quantize(
         float | None,
         typer.Option(
             min=0,
-            help="Points of the metric that may be lost on the selection split. Where int8 loses more, learned "
-            "rounding, mixed precision and training are tried in turn until it holds.",
+            help="Points of the metric that may be lost on the selection split (of a file without its model: on half "
+            "of --data). Where int8 loses more, learned rounding, mixed precision and training are tried in turn until it "
+            "holds.",
             rich_help_panel=LADDER,
         ),
     ] = None,
@@ -100,7 +102,8 @@ def quantize(
     """Quantize an fp32 ONNX file for one target or several, to int8 where ONNX Runtime has a kernel that fuses.
 
     Each row of the result says what this machine could tell of the file: whether its kernels were read and run here, or
-    were not run on such a device. A file alone is enough, with data to calibrate it; --max-drop needs the model, too.
+    were not run on such a device. A file alone is enough, with data to calibrate it. With --max-drop, half of these
+    data decide; without the PyTorch model nothing can be trained, so the last rung is left out.
 
     Example: edgekit quantize net.py:model --train net.py:train_data --test net.py:test_data --file model.onnx --explain
     && edgekit quantize model.onnx --data images.zip --image-size 224
@@ -136,7 +139,8 @@ def quantize(
             from edgekit.compress.settings import Settings
 
             settings = Settings(threads=threads, seed=config.seed)
-            ladder = _Ladder(workload, file, feeds, spec, settings=settings, progress=progress)
+            trains = not isinstance(config, OnnxJob)
+            ladder = _Ladder(workload, file, feeds, spec, trains=trains, settings=settings, progress=progress)
             climbed = [ladder.climb(each, max_drop, time_s) for each in made if each.plan.target in SCORED_HERE]
             made = tuple(next((c.quantized for c in climbed if c.quantized.path == m.path), m) for m in made)
     missed = max_drop is not None and any(each.drop > max_drop for each in climbed)
@@ -184,20 +188,17 @@ def quantize(
 
 def _calibrated(config: WorkloadConfig | OnnxJob, spec: IOSpec, *, scored: bool) -> tuple[Workload | None, list[Feeds]]:
     """The workload, where there is a model, and calibration data as the file takes them."""
-    if isinstance(config, OnnxJob):
-        if scored:
-            raise EdgekitError(
-                "--max-drop, but no model",
-                where="command line",
-                rule="rungs are scored on the selection split, and the last one trains the PyTorch model",
-                way_out="edgekit quantize net.py:model --train … --test … --file model.onnx --max-drop …",
-            )
+    if isinstance(config, OnnxJob) and not scored:
         return None, list(config.feeds(spec))
-    from edgekit.validate import feeds_of
+    from edgekit.validate import feeds_of, signature_of
     from edgekit.workload import load_workload, loader
 
-    workload = load_workload(config)
-    batches = loader(workload.splits.calibration, 32, model=workload.model(), seed=config.seed)
+    if isinstance(config, OnnxJob):
+        workload, takes = config.halved(spec), signature_of(spec)
+    else:
+        workload = load_workload(config)
+        takes = workload.model()
+    batches = loader(workload.splits.calibration, 32, model=takes, seed=config.seed)
     return workload, [feeds_of(batch, spec) for batch in batches]
 
 
@@ -211,10 +212,11 @@ class _Ladder:
         feeds: Sequence[Feeds],
         spec: IOSpec,
         *,
+        trains: bool,
         settings: Settings,
         progress: Progress,
     ) -> None:
-        self.workload, self.source, self.feeds, self.spec = workload, source, feeds, spec
+        self.workload, self.source, self.feeds, self.spec, self.trains = workload, source, feeds, spec, trains
         self.settings, self.progress = settings, progress
         self.reference = self._score(source)
 
@@ -225,6 +227,12 @@ class _Ladder:
         from edgekit.validate import compare
 
         end = monotonic() + time_s
+
+        def train(network: Trainable) -> Trainable:
+            return train_quantized(
+                network, self.workload, self.settings, deadline_s=end - monotonic(), progress=self.progress
+            )
+
         with TemporaryDirectory(prefix="edgekit-ladder-") as folder:
             found = climb(
                 first,
@@ -233,9 +241,7 @@ class _Ladder:
                 Path(folder),
                 drop=lambda path: compare(self._score(path), self.reference, self.workload.task).drop.value,
                 enough=lambda points: points <= max_drop,
-                train=lambda network: train_quantized(
-                    network, self.workload, self.settings, deadline_s=end - monotonic(), progress=self.progress
-                ),
+                train=train if self.trains else None,
                 time_s=time_s,
                 seed=self.settings.seed,
                 progress=self.progress,

@@ -44,6 +44,24 @@ def test_a_file_is_quantized_without_its_model(small, original, samples, answers
     assert right[1] > 0.9
 
 
+def test_a_file_climbs_the_ladder_without_its_model(edgekit, original, samples, tmp_path, answers):
+    """No labels and no model: half of the data decide, by how much answers differ; nothing is trained."""
+    with np.load(samples) as data:
+        x = data["x"]
+    np.savez(tmp_path / "x.npz", x=x)
+    out = tmp_path / "best.onnx"
+    words = ["--data", tmp_path / "x.npz", "--task", "imitation", "--max-drop", "0", "--time", "15s"]
+    answer = edgekit("quantize", original.path, *words, "--placement", "rules", "--out", out, "--json")
+    assert answer.code == 3, answer.err  # No int8 file answers exactly alike; the best is kept.
+    (row,) = answer.json["files"]
+    assert [rung["name"] for rung in row["rungs"]] == ["post-training", "learned rounding", "mixed precision"]
+    deciding = np.sort(np.random.default_rng(0).permutation(len(x))[len(x) // 2 :])
+    first, second = (answers(path, x[deciding]).astype(float) for path in (original.path, out))
+    cosine = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    assert row["drop"] == pytest.approx(100 - 100 * cosine.mean(), abs=1e-3)
+    assert row["drop"] <= row["rungs"][0]["drop"]
+
+
 def test_files_are_validated_without_their_model(done, original, small, samples, answers):
     words = ["--data", samples, "--time", "1s", "--robustness-time", "0", "--json"]
     rows = done("validate", original.path, small, *words).json["rows"]
@@ -90,7 +108,7 @@ def test_images_go_through_the_preprocessing_that_is_named(done, original, tmp_p
     [
         (["quantize", "{file}"], "no data"),
         (["quantize", "{file}", "{file}", "--data", "{data}"], "got 2 files"),
-        (["quantize", "{file}", "--data", "{data}", "--max-drop", "1"], "--max-drop, but no model"),
+        (["quantize", "{file}", "--data", "{data}", "--max-drop", "1", "--limit-test", "1"], "1 sample"),
         (["quantize", "{file}", "--data", "{data}", "--weights", "w.pth"], "--weights beside ONNX files"),
         (["validate", "{file}", "--data", "{data}", "--file", "{file}"], "--file beside "),
         (["validate", "--data", "{data}"], "no file"),
