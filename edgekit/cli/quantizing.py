@@ -74,8 +74,8 @@ def quantize(
         typer.Option(
             min=0,
             help="Points of the metric that may be lost on the selection split (of a file without its model: on half "
-            "of --data). Where int8 loses more, learned rounding, mixed precision and training are tried in turn until it "
-            "holds.",
+            "of --data). Where int8 loses more, learned rounding, mixed precision and training are tried in turn until "
+            "it holds.",
             rich_help_panel=LADDER,
         ),
     ] = None,
