@@ -194,11 +194,11 @@ def _calibrated(config: WorkloadConfig | OnnxJob, spec: IOSpec, *, scored: bool)
     from edgekit.workload import load_workload, loader
 
     if isinstance(config, OnnxJob):
-        workload, takes = config.halved(spec), signature_of(spec)
+        workload = config.halved(spec)
+        batches = loader(workload.splits.calibration, 32, model=signature_of(spec), seed=config.seed)
     else:
         workload = load_workload(config)
-        takes = workload.model()
-    batches = loader(workload.splits.calibration, 32, model=takes, seed=config.seed)
+        batches = loader(workload.splits.calibration, 32, model=workload.model(), seed=config.seed)
     return workload, [feeds_of(batch, spec) for batch in batches]
 
 

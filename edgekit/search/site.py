@@ -258,7 +258,7 @@ class Site:
 
     def _sample(self, count: int) -> list[Values]:
         """The default network's choices and others that are drawn, each once."""
-        draw, found = np.random.default_rng(self.settings.seed), [self.default]
+        draw, found = np.random.default_rng(self.settings.seed), list[Values]([self.default])
         for _ in range(count):
             with choosing(lambda asked: int(draw.integers(len(asked.options)))) as made, isolated(self.settings.seed):
                 self.workload.model()
