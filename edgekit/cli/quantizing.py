@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekit.cli import completing, show
+from edgekit.cli.behaviour import MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.onnx_files import shared_spec
 from edgekit.cli.onnx_jobs import OnnxJob
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from edgekit.quantize.learning.training import Trainable
     from edgekit.quantize.targets import Target
     from edgekit.validate import Score
+    from edgekit.validate.behaviour import Figures, Gates
     from edgekit.workload import Workload, WorkloadConfig
 
 LADDER = "Budget"
@@ -79,6 +82,9 @@ def quantize(
             rich_help_panel=LADDER,
         ),
     ] = None,
+    max_churn: MaxChurn = None,
+    max_worst_class_drop: MaxWorstClassDrop = None,
+    max_ece_rise: MaxEceRise = None,
     time: Annotated[
         str, typer.Option(help="How long that may take for each file: 90s, 10m.", rich_help_panel=LADDER)
     ] = "10m",
@@ -117,7 +123,9 @@ def quantize(
         raise EdgekitError(f"got {bits}", where="--bits", rule="only for --target size")
     file = config.only_file() if isinstance(config, OnnxJob) else file or Path()
     spec = shared_spec([file])
-    workload, feeds = _calibrated(config, spec, scored=max_drop is not None)
+    gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, None)
+    limit = max_drop if max_drop is not None else math.inf if gates else None
+    workload, feeds = _calibrated(config, spec, scored=limit is not None)
     with show.progress(quiet=json) as progress:
         made = quantize_for_targets(
             file,
@@ -135,15 +143,17 @@ def quantize(
             progress=progress,
         )
         climbed: list[Climbed] = []
-        if max_drop is not None and workload is not None:
+        if limit is not None and workload is not None:
             from edgekit.compress.settings import Settings
 
             settings = Settings(threads=threads, seed=config.seed)
             trains = not isinstance(config, OnnxJob)
-            ladder = _Ladder(workload, file, feeds, spec, trains=trains, settings=settings, progress=progress)
-            climbed = [ladder.climb(each, max_drop, time_s) for each in made if each.plan.target in SCORED_HERE]
+            ladder = _Ladder(
+                workload, file, feeds, spec, gates=gates, trains=trains, settings=settings, progress=progress
+            )
+            climbed = [ladder.climb(each, limit, time_s) for each in made if each.plan.target in SCORED_HERE]
             made = tuple(next((c.quantized for c in climbed if c.quantized.path == m.path), m) for m in made)
-    missed = max_drop is not None and any(each.drop > max_drop for each in climbed)
+    missed = limit is not None and any(each.drop > limit or each.excess > 0 for each in climbed)
     if json:
         rows = [_file_row(each, next((c for c in climbed if c.quantized is each), None)) for each in made]
         show.data({"files": rows})
@@ -180,9 +190,9 @@ def quantize(
     for way in climbed:
         _say_rungs(way)
     if missed:
-        show.out.print(
-            f"a file loses more than {max_drop:g} points; the best is kept. Give it more --time or --max-drop"
-        )
+        asked = [f"a drop of {max_drop:g} points"] if max_drop is not None else []
+        asked += [f"{name.replace('_', '-')} {value:g}" for name, value in asdict(gates).items() if value is not None]
+        show.out.print(f"a file does not hold {', '.join(asked)}; the best is kept. Try more --time, or other limits")
         raise typer.Exit(BUDGET_MISSED)
 
 
@@ -212,18 +222,22 @@ class _Ladder:
         feeds: Sequence[Feeds],
         spec: IOSpec,
         *,
+        gates: Gates,
         trains: bool,
         settings: Settings,
         progress: Progress,
     ) -> None:
-        self.workload, self.source, self.feeds, self.spec, self.trains = workload, source, feeds, spec, trains
+        self.workload, self.source, self.feeds, self.spec = workload, source, feeds, spec
+        self.gates, self.trains = gates, trains
         self.settings, self.progress = settings, progress
         self.reference = self._score(source)
+        if gates:
+            gates.require(self._figures(self.reference), workload.task.name)
 
     def climb(self, first: Quantized, max_drop: float, time_s: float) -> Climbed:
         """The best file of the ladder, in the place of the first."""
         from edgekit.compress.recovery import train_quantized
-        from edgekit.quantize import climb
+        from edgekit.quantize import Judged, climb
         from edgekit.validate import compare
 
         end = monotonic() + time_s
@@ -233,13 +247,18 @@ class _Ladder:
                 network, self.workload, self.settings, deadline_s=end - monotonic(), progress=self.progress
             )
 
+        def judge(path: Path) -> Judged:
+            score = self._score(path)
+            excess = self.gates.excess(self._figures(score)) if self.gates else 0.0
+            return Judged(excess, compare(score, self.reference, self.workload.task).drop.value)
+
         with TemporaryDirectory(prefix="edgekit-ladder-") as folder:
             found = climb(
                 first,
                 self.source,
                 self.feeds,
                 Path(folder),
-                drop=lambda path: compare(self._score(path), self.reference, self.workload.task).drop.value,
+                judge=judge,
                 enough=lambda points: points <= max_drop,
                 train=train if self.trains else None,
                 time_s=time_s,
@@ -249,6 +268,11 @@ class _Ladder:
             write_atomic(first.path, found.quantized.path.read_bytes())
         done = replace(found.quantized, path=first.path, measured_us=first.measured_us)
         return replace(found, quantized=done)
+
+    def _figures(self, score: Score) -> Figures:
+        from edgekit.validate.behaviour import figures_of
+
+        return figures_of(self.reference, score, self.workload.task, seed=self.settings.seed)
 
     def _score(self, path: Path) -> Score:
         from edgekit.compress.stages import score_on_selection
@@ -299,7 +323,8 @@ def _targets(text: str) -> list[Target]:
 
 
 def _file_row(done: Quantized, way: Climbed | None) -> dict[str, Any]:
-    ladder = {} if way is None else {"drop": way.drop, "rungs": [rung.to_dict() for rung in way.rungs]}
+    rungs = [] if way is None else [rung.to_dict() for rung in way.rungs]
+    ladder = {} if way is None else {"drop": way.drop, "excess": way.excess, "rungs": rungs}
     figures = {"target": done.plan.target, "scheme": done.scheme, "int8_nodes": done.int8_nodes}
     return {**figures, "size_bytes": done.path.stat().st_size, **done.to_dict(), **ladder}
 

@@ -131,9 +131,9 @@ class _Job:
         return quantized_file(self.run, stage, source, target=self.run.settings.target)
 
     def _improve(self, int8: Candidate, source: File, plain: Sequence[File], notes: list[str]) -> None:
-        """Climb the quantization ladder where int8 alone costs more accuracy than the budget allows."""
-        budget, time_s = self.run.budget, IMPROVE_SHARE * self.run.budget.time_s
-        if budget.allows(budget.cautious(int8.drop)) or self.run.left_s < time_s:
+        """Climb the quantization ladder where int8 alone breaks the budget by its drop or a gate."""
+        time_s = IMPROVE_SHARE * self.run.budget.time_s
+        if self._is_good_enough(int8) or self.run.left_s < time_s:
             return
         stage = int8.file.stage
         better = improved_file(self.run, stage, source, int8.file, self.reference, time_s=time_s)
@@ -143,8 +143,7 @@ class _Job:
 
     def _improve_last(self, plain: Sequence[File], notes: list[str]) -> None:
         """After the rounds: the int8 file of a pruned network that holds the budget in fp32 alone."""
-        budget = self.run.budget
-        holds = {c.file.stage: budget.allows(budget.cautious(c.drop)) for c in self.candidates}
+        holds = {c.file.stage: self._is_good_enough(c) for c in self.candidates}
         lost = [
             (c, next(other.file for other in self.candidates if f"{other.file.stage}-int8" == c.file.stage))
             for c in self.candidates
@@ -153,6 +152,9 @@ class _Job:
         if lost:
             int8, source = min(lost, key=lambda pair: pair[0].latency_ms)
             self._improve(int8, source, plain, notes)
+
+    def _is_good_enough(self, candidate: Candidate) -> bool:
+        return self.run.budget.holds(candidate.drop, candidate.changes)
 
     def _candidate(self, file: File, baseline: Sequence[File], pruned_from: int = 0) -> Candidate:
         """A file with what the selection split and an interleaved measurement say of it."""
@@ -183,14 +185,7 @@ class _Job:
             EdgekitError: the task has no such figure, or no time is given to measure it.
         """
         budget, settings = self.run.budget, self.run.settings
-        gates = budget.gates.before_the_end
-        if absent := gates.unmeasured(self._changes(self.reference)):
-            raise EdgekitError(
-                f"no {' and no '.join(absent)} to hold against a limit",
-                where="budget",
-                rule=f"a gate that the task {self.run.workload.task.name} has a figure for",
-                way_out="leave this gate out; --max-churn is there for every task",
-            )
+        budget.gates.before_the_end.require(self._changes(self.reference), self.run.workload.task.name)
         if budget.gates.max_robustness_drop is not None and not settings.robustness_time_s > 0:
             raise EdgekitError(
                 "no time to measure robustness in",

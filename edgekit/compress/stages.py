@@ -11,18 +11,20 @@ from typing import Any
 
 from torch import nn
 
+from edgekit.compress.budget import MARGIN
 from edgekit.compress.recovery import train_quantized
 from edgekit.compress.run import Run
 from edgekit.compress.settings import Settings
 from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
 from edgekit.progress import Progress
-from edgekit.quantize import Quantized, climb, quantize
+from edgekit.quantize import Judged, Quantized, climb, quantize
 from edgekit.quantize.learning.training import Trainable
 from edgekit.quantize.targets import Target
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, calibration_feeds, compare, first_feeds, score
+from edgekit.validate.behaviour import Figures, figures_of
 from edgekit.workload import Workload
 
 MODEL = "model.onnx"
@@ -114,15 +116,18 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
 
 
 def improved_file(run: Run, stage: str, source: File, first: File, reference: Score, *, time_s: float) -> File:
-    """Climb the quantization ladder from `first`, the int8 file of `source`, until the budget allows its drop.
+    """Climb the quantization ladder from `first`, the int8 file of `source`, until drop and gates hold the budget.
 
     `reference` is the score of the fp32 original on the selection split.
     """
     workload, budget = run.workload, run.budget
+    gates = budget.gates.before_the_end
 
-    def drop(path: Path) -> float:
+    def judge(path: Path) -> Judged:
         found = score_on_selection(workload, path, first.spec, run.settings, run.progress)
-        return budget.cautious(compare(found, reference, workload.task).drop)
+        figures = figures_of(reference, found, workload.task, seed=run.settings.seed) if gates else Figures()
+        drop = budget.cautious(compare(found, reference, workload.task).drop)
+        return Judged(gates.excess(figures, margin=MARGIN), drop)
 
     def make(folder: Path) -> None:
         end = time.monotonic() + time_s
@@ -137,7 +142,7 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
             source.path,
             list(calibration_feeds(workload, source.spec)),
             folder,
-            drop=drop,
+            judge=judge,
             enough=budget.allows,
             train=train,
             time_s=time_s,

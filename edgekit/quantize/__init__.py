@@ -2,7 +2,7 @@
 
 from edgekit.quantize.applying import apply_plan
 from edgekit.quantize.judging import sqnr_db
-from edgekit.quantize.ladder import Climbed, Rung, climb
+from edgekit.quantize.ladder import Climbed, Judged, Rung, climb
 from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan, Scale
 from edgekit.quantize.planning import plan_quantization
 from edgekit.quantize.quantize import quantize, quantize_for_targets
@@ -10,6 +10,7 @@ from edgekit.quantize.sketch import sketch
 
 __all__ = [
     "Climbed",
+    "Judged",
     "NodePlacement",
     "QuantPlan",
     "Quantized",

@@ -27,6 +27,22 @@ SENSITIVITY_SAMPLES = 64
 POST_TRAINING, ROUNDING, MIXED, TRAINING = "post-training", "learned rounding", "mixed precision", "training"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Judged:
+    """What a file comes to on the selection split; of two files, the lesser is the better one.
+
+    Args:
+        excess: by how much it breaks other limits than that on the drop; 0 where it holds all of them.
+        drop: points of the metric lost against the fp32 original.
+
+    >>> Judged(0.0, 2.0) < Judged(0.1, 0.5) < Judged(0.1, 0.6)
+    True
+    """
+
+    excess: float
+    drop: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
     """What was tried, and what came of it.
@@ -34,7 +50,7 @@ class Rung:
     Args:
         name: `post-training`, `learned rounding`, `mixed precision` or `training`.
         drop: of the file on the selection split; None if none was made.
-        gain: by how much it beats the best one before; None for the first.
+        gain: by how many points it beats the best one before; None for the first.
         seconds: that it took.
         kept: whether it is the best so far.
         note: what it did, or why it made nothing.
@@ -60,6 +76,7 @@ class Climbed:
         quantized: the file with its plan.
         source: the fp32 file that the plan belongs to: the original, or one with learned weights.
         drop: on the selection split.
+        excess: by how much it breaks other limits; 0 where it holds them.
         rungs: in the order in which they were tried.
         sensitivity: of the layers, where it was measured.
     """
@@ -67,6 +84,7 @@ class Climbed:
     quantized: Quantized
     source: Path
     drop: float
+    excess: float
     rungs: tuple[Rung, ...]
     sensitivity: Sensitivities | None
 
@@ -75,6 +93,7 @@ class Climbed:
         return {
             "quantized": self.quantized.to_dict(),
             "drop": self.drop,
+            "excess": self.excess,
             "rungs": [rung.to_dict() for rung in self.rungs],
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
         }
@@ -84,7 +103,7 @@ class Climbed:
 class _Best:
     source: Path
     plan: QuantPlan
-    drop: float
+    judged: Judged
 
 
 def climb(
@@ -93,7 +112,7 @@ def climb(
     calibration: Iterable[Feeds],
     folder: Path,
     *,
-    drop: Callable[[Path], float],
+    judge: Callable[[Path], Judged],
     enough: Callable[[float], bool],
     train: Callable[[Trainable], Trainable] | None = None,
     time_s: float = float("inf"),
@@ -101,23 +120,24 @@ def climb(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Climbed:
-    """Better a static int8 file, rung by rung, until its drop is small enough; the best is kept all along.
+    """Better a static int8 file, rung by rung, until its drop is small enough and it holds all other limits.
 
     1. learned rounding of weights (`edgekit.quantize.learning.rounding`);
     2. mixed precision: the layers that cost most accuracy for the microseconds they save go to fp32, one, two, four ...
        of them;
     3. training with quantized weights and activations, if `train` is given.
 
-    A rung that does not lower the drop is undone; the next one starts from the best so far. Mixed precision costs time
-    on the device, training costs time here: so training goes on from the plan before mixed precision, and whichever
-    ends with the smaller drop is kept.
+    The best file is kept all along: that which breaks other limits least, then that with the smallest drop. A rung that
+    makes none better is undone; the next one starts from the best so far. Mixed precision costs time on the device,
+    training costs time here: so training goes on from the plan before mixed precision, and whichever ends better is
+    kept.
 
     Args:
         first: the file after post-training quantization, which is the lowest rung.
         model: the fp32 file that it was made of.
         calibration: batches of inputs; gone through several times.
         folder: for the files of the rungs; `quantized.onnx` is the best one.
-        drop: scores a file on the selection split: points lost against the fp32 original.
+        judge: scores a file on the selection split.
         enough: whether a drop holds the budget.
         train: trains what it is given, in the shared loop, and returns it or a trained copy.
         time_s: seconds; no rung begins after them, and learned rounding takes at most half of what is left.
@@ -129,7 +149,7 @@ def climb(
         StoreError: a file cannot be written.
     """
     batches: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
-    way = _Way(first, model, folder, drop=drop, enough=enough, time_s=time_s)
+    way = _Way(first, model, folder, judge=judge, enough=enough, time_s=time_s)
     measured: list[Sensitivities] = []
 
     def rounding() -> Tries:
@@ -154,7 +174,8 @@ def climb(
     return Climbed(
         quantized=read_back(best.source, best.plan, path, first.spec, few),
         source=best.source,
-        drop=best.drop,
+        drop=best.judged.drop,
+        excess=best.judged.excess,
         rungs=tuple(way.rungs),
         sensitivity=measured[0] if measured else None,
     )
@@ -173,14 +194,14 @@ class _Way:
         model: Path,
         folder: Path,
         *,
-        drop: Callable[[Path], float],
+        judge: Callable[[Path], Judged],
         enough: Callable[[float], bool],
         time_s: float,
     ) -> None:
-        self.folder, self.drop, self.enough = folder, drop, enough
+        self.folder, self.judge, self.enough = folder, judge, enough
         self.end = time.monotonic() + time_s
-        self.best = _Best(model, first.plan, drop(first.path))
-        self.rungs = [Rung(name=POST_TRAINING, drop=self.best.drop, gain=None, seconds=0.0, kept=True)]
+        self.best = _Best(model, first.plan, judge(first.path))
+        self.rungs = [Rung(name=POST_TRAINING, drop=self.best.judged.drop, gain=None, seconds=0.0, kept=True)]
 
     @property
     def left_s(self) -> float:
@@ -188,32 +209,40 @@ class _Way:
 
     def go(self, name: str, tries: Callable[[], Tries]) -> None:
         """Try a rung's candidates until one is good enough, unless it is not needed or there is no time."""
-        if self.enough(self.best.drop) or self.left_s <= 0 or self.best.plan.scheme != "static":
+        if self._holds(self.best.judged) or self.left_s <= 0 or self.best.plan.scheme != "static":
             return
-        since, before = time.monotonic(), self.best.drop
-        lowest, note = None, ""
+        since, before = time.monotonic(), self.best.judged
+        least, note = None, ""
         try:
             for source, plan, what in tries():
                 found = self._scored(source, plan)
-                if lowest is None or found < lowest:
-                    lowest, note = found, what
-                if self.enough(found) or self.left_s <= 0:
+                if least is None or found < least:
+                    least, note = found, what
+                if self._holds(found) or self.left_s <= 0:
                     break
         except QuantizeError as error:
             note = f"not possible: {error.problem}"
-        note = note or ("" if lowest is not None else "nothing to try")
-        gain = None if lowest is None else before - lowest
-        kept = self.best.drop < before
+        note = note or ("" if least is not None else "nothing to try")
         self.rungs.append(
-            Rung(name=name, drop=lowest, gain=gain, seconds=time.monotonic() - since, kept=kept, note=note)
+            Rung(
+                name=name,
+                drop=None if least is None else least.drop,
+                gain=None if least is None else before.drop - least.drop,
+                seconds=time.monotonic() - since,
+                kept=self.best.judged < before,
+                note=note,
+            )
         )
 
-    def _scored(self, source: Path, plan: QuantPlan) -> float:
+    def _holds(self, judged: Judged) -> bool:
+        return judged.excess <= 0 and self.enough(judged.drop)
+
+    def _scored(self, source: Path, plan: QuantPlan) -> Judged:
         path = self.folder / "candidate.onnx"
         apply_plan(source, plan, path)
-        found = self.drop(path)
+        found = self.judge(path)
         path.unlink()
-        if found < self.best.drop:
+        if found < self.best.judged:
             self.best = _Best(source, plan, found)
         return found
 

@@ -62,6 +62,27 @@ def test_a_file_climbs_the_ladder_without_its_model(edgekit, original, samples, 
     assert row["drop"] <= row["rungs"][0]["drop"]
 
 
+def test_gates_alone_are_limits_too(edgekit, original, samples, tmp_path, answers):
+    out = tmp_path / "best.onnx"
+    words = ["--data", samples, "--max-churn", "0", "--time", "10s", "--placement", "rules", "--out", out, "--json"]
+    answer = edgekit("quantize", original.path, *words)
+    with np.load(samples) as data:
+        x = data["x"]
+    deciding = np.sort(np.random.default_rng(0).permutation(len(x))[len(x) // 2 :])
+    first, second = (answers(path, x[deciding]).argmax(1) for path in (original.path, out))
+    (row,) = answer.json["files"]
+    # An excess is a share of the limit, which counts as half a point where it is 0.
+    assert row["excess"] == pytest.approx(100 * (first != second).mean() / 0.5)
+    assert answer.code == (3 if row["excess"] else 0)
+
+
+def test_a_gate_without_a_figure_is_refused(edgekit, original, samples, tmp_path):
+    words = ["--data", samples, "--task", "imitation", "--max-worst-class-drop", "1", "--placement", "rules"]
+    answer = edgekit("quantize", original.path, *words, "--out", tmp_path / "best.onnx")
+    assert answer.code == 4
+    assert "to hold against a limit" in answer.err
+
+
 def test_files_are_validated_without_their_model(done, original, small, samples, answers):
     words = ["--data", samples, "--time", "1s", "--robustness-time", "0", "--json"]
     rows = done("validate", original.path, small, *words).json["rows"]

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from edgekit.quantize import apply_plan
-from edgekit.quantize.ladder import MIXED, POST_TRAINING, ROUNDING, TRAINING, climb
+from edgekit.quantize.ladder import MIXED, POST_TRAINING, ROUNDING, TRAINING, Judged, climb
 from edgekit.quantize.sensitivity import sensitivities
 
 
@@ -23,25 +23,26 @@ def error(run, reference, path, batches):
 
 
 class Scripted:
-    """Drops one after the other; files are kept count of."""
+    """Drops one after the other, or by how much a gate is broken and the drop; files are kept count of."""
 
-    def __init__(self, *drops):
-        self.drops, self.files = list(drops), []
+    def __init__(self, *found):
+        self.found = [each if isinstance(each, tuple) else (0.0, each) for each in found]
+        self.files = []
 
     def __call__(self, path):
         self.files.append(path.read_bytes())
-        return self.drops[len(self.files) - 1]
+        return Judged(*self.found[len(self.files) - 1])
 
 
 @pytest.fixture
 def climbed(draw, tmp_path):
-    def go(first, source, drop, **options):
+    def go(first, source, judge, **options):
         return climb(
             first,
             source.path,
             draw(source),
             tmp_path,
-            drop=drop,
+            judge=judge,
             enough=lambda points: points <= 0.5,
             rounding_steps=3,
             **options,
@@ -89,6 +90,25 @@ def test_it_stops_as_soon_as_the_budget_holds(first, resnet, climbed):
     assert [rung.name for rung in done.rungs] == [POST_TRAINING, ROUNDING]
     assert done.drop == 0.1
     assert done.source != resnet.path
+
+
+def test_a_file_that_breaks_a_gate_is_not_enough_and_one_that_breaks_it_less_is_better(first, resnet, climbed):
+    # The first file loses little and breaks a gate; rounding breaks it less; mixed precision's second file holds it.
+    judge = Scripted((0.4, 0.1), (0.4, 0.0), (0.2, 0.3), (0.2, 0.4), (0.0, 0.45))
+    done = climbed(first, resnet, judge)
+    assert [rung.name for rung in done.rungs] == [POST_TRAINING, ROUNDING, MIXED]
+    assert [rung.kept for rung in done.rungs] == [True, True, True]
+    assert [rung.drop for rung in done.rungs] == [0.1, 0.3, 0.45]
+    assert (done.drop, done.excess) == (0.45, 0.0)
+    assert done.quantized.path.read_bytes() == judge.files[4]
+
+
+def test_a_gate_that_nothing_holds_leaves_the_file_that_breaks_it_least(first, resnet, climbed):
+    judge = Scripted((0.4, 0.1), (0.2, 0.3), (0.5, 0.0), *[(0.9, 0.0)] * 9)
+    done = climbed(first, resnet, judge)
+    assert (done.drop, done.excess) == (0.3, 0.2)
+    assert done.rungs[-1].name == MIXED
+    assert not done.rungs[-1].kept
 
 
 def test_without_time_only_the_first_rung_is_there(first, resnet, climbed):

@@ -97,11 +97,29 @@ class Gates:
         """The figures that a limit asks for and that are not there, in words."""
         return tuple(name for _, name, _, figure, _ in self._asked(figures) if figure is None)
 
-    def excess(self, figures: Figures) -> float:
-        """By how much the limits are broken: the largest share over one; 0 or less where all hold."""
+    def require(self, figures: Figures, task: str) -> None:
+        """See to it that there is a figure for each limit.
+
+        Args:
+            figures: of any file.
+            task: its name.
+
+        Raises:
+            EdgekitError: one is missing; no file could hold its limit.
+        """
+        if absent := self.unmeasured(figures):
+            raise EdgekitError(
+                f"no {' and no '.join(absent)} to hold against a limit",
+                where="budget",
+                rule=f"a gate that the task {task} has a figure for",
+                way_out="leave this gate out; --max-churn is there for every task",
+            )
+
+    def excess(self, figures: Figures, *, margin: float = 0.0) -> float:
+        """By how much the limits are broken, as a share of them; 0 where all hold. `margin` as for `broken`."""
         shares = [0.0]
         for _, _, limit, figure, _ in self._asked(figures):
-            shares.append(math.inf if figure is None else (figure.value - limit) / max(limit, 0.5))
+            shares.append(math.inf if figure is None else (cautious(figure, margin) - limit) / max(limit, 0.5))
         return max(shares)
 
     def rows(self, figures: Figures) -> list[dict[str, Any]]:
