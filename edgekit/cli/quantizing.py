@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -123,8 +123,9 @@ def quantize(
         raise EdgekitError(f"got {bits}", where="--bits", rule="only for --target size")
     file = config.only_file() if isinstance(config, OnnxJob) else file or Path()
     spec = shared_spec([file])
-    gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, None)
-    limit = max_drop if max_drop is not None else math.inf if gates else None
+    gated = {"churn": max_churn, "worst-class-drop": max_worst_class_drop, "ece-rise": max_ece_rise}
+    is_gated = any(value is not None for value in gated.values())
+    limit = max_drop if max_drop is not None else math.inf if is_gated else None
     workload, feeds = _calibrated(config, spec, scored=limit is not None)
     with show.progress(quiet=json) as progress:
         made = quantize_for_targets(
@@ -147,7 +148,7 @@ def quantize(
             from edgekit.compress.settings import Settings
 
             settings = Settings(threads=threads, seed=config.seed)
-            trains = not isinstance(config, OnnxJob)
+            trains, gates = not isinstance(config, OnnxJob), gates_of(*gated.values(), None)
             ladder = _Ladder(
                 workload, file, feeds, spec, gates=gates, trains=trains, settings=settings, progress=progress
             )
@@ -190,8 +191,8 @@ def quantize(
     for way in climbed:
         _say_rungs(way)
     if missed:
-        asked = [f"a drop of {max_drop:g} points"] if max_drop is not None else []
-        asked += [f"{name.replace('_', '-')} {value:g}" for name, value in asdict(gates).items() if value is not None]
+        limits = {"drop": max_drop, **gated}
+        asked = [f"--max-{name} {value:g}" for name, value in limits.items() if value is not None]
         show.out.print(f"a file does not hold {', '.join(asked)}; the best is kept. Try more --time, or other limits")
         raise typer.Exit(BUDGET_MISSED)
 
