@@ -148,7 +148,8 @@ def quantize(
             from edgekit.compress.settings import Settings
 
             settings = Settings(threads=threads, seed=config.seed)
-            trains, gates = not isinstance(config, OnnxJob), gates_of(*gated.values(), None)
+            trains = not isinstance(config, OnnxJob)
+            gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, None)
             ladder = _Ladder(
                 workload, file, feeds, spec, gates=gates, trains=trains, settings=settings, progress=progress
             )
