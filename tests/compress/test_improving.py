@@ -3,9 +3,12 @@
 import json
 import textwrap
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from edgekit.compress import Budget, Settings, compress
+from edgekit.validate.behaviour import Gates
 from edgekit.workload import WorkloadConfig, load_workload
 
 PROJECT = """
@@ -63,12 +66,21 @@ def test_data():
 """
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_int8_that_loses_too_much_is_improved_and_the_rungs_are_told(tmp_path):
+def answers(path, x):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0].argmax(1)
+
+
+@pytest.fixture
+def config(tmp_path):
     path = tmp_path / "project.py"
     path.write_text(textwrap.dedent(PROJECT))
-    config = WorkloadConfig(model=f"{path}:model", train=f"{path}:train_data", test=f"{path}:test_data")
+    return WorkloadConfig(model=f"{path}:model", train=f"{path}:train_data", test=f"{path}:test_data")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_int8_that_loses_too_much_is_improved_and_the_rungs_are_told(config, tmp_path):
     settings = Settings(max_rounds=0, latency_time_s=2)
     report = compress(load_workload(config), Budget(max_drop=3.0, time_s=60), settings, out=tmp_path / "run")
     plain, improved = report.row("int8"), report.row("int8-improved")
@@ -86,3 +98,20 @@ def test_int8_that_loses_too_much_is_improved_and_the_rungs_are_told(tmp_path):
     assert f"{report.row(report.verdict.chosen).ratio_to_fp32.value:.2f}×" in page
     again = compress(load_workload(config), Budget(max_drop=3.0, time_s=60), settings, out=tmp_path / "run")
     assert again.to_dict()["stages"] == saved["stages"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_int8_that_breaks_a_gate_is_improved_though_its_drop_is_small_enough(config, tmp_path):
+    settings = Settings(max_rounds=0, latency_time_s=2, robustness_time_s=0)
+    budget = Budget(max_drop=90.0, time_s=60, gates=Gates(max_churn=6.0))
+    report = compress(load_workload(config), budget, settings, out=tmp_path / "run")
+    plain, improved = report.row("int8"), report.row("int8-improved")
+    assert plain.drop.value < 90
+    test = load_workload(config).splits.test
+    x = np.stack([np.asarray(test[index][0]) for index in range(len(test))])
+    said = {row.stage: answers(row.file, x) for row in (report.row("fp32"), plain, improved)}
+    churn = {stage: 100 * (classes != said["fp32"]).mean() for stage, classes in said.items()}
+    assert churn["int8"] > 6.0
+    assert churn["int8-improved"] < churn["int8"]
+    assert len(improved.details["rungs"]) > 1
