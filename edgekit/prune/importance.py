@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgekit.errors import PruneError
-from edgekit.prune.coupling import ChannelGroup, Coupling
+from edgekit.prune.coupling import ChannelGroup, Coupling, tensors_of
 from edgekit.workload import Batch
 
 Method = Literal["taylor", "bn-scale", "l1", "l2"]
@@ -68,7 +68,8 @@ def importance(
 
 
 def _state(model: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.detach().double().cpu().numpy() for name, value in model.state_dict().items()}
+    # Not `state_dict`: a fixed filter may be a buffer that it leaves out.
+    return {name: value.detach().double().cpu().numpy() for name, value in tensors_of(model).items()}
 
 
 def _slice_sums(tensor: np.ndarray, axis: int) -> np.ndarray:

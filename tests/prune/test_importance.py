@@ -32,6 +32,35 @@ def test_norms_and_scales_equal_numpy(net, coupling):
     np.testing.assert_allclose(found["bn-scale"], np.abs(net[1].weight.detach().double().numpy()), rtol=1e-12)
 
 
+class Blur(nn.Module):
+    """A fixed filter for each channel, in a buffer that is not saved."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        filters = torch.tensor([1.0, 2.0, 1.0])[:, None] * torch.tensor([1.0, 2.0, 1.0]) / 16
+        self.register_buffer("filters", filters.repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.filters, stride=2, padding=1, groups=self.channels)
+
+
+@pytest.mark.parametrize("method", ["l1", "l2", "bn-scale"])
+def test_a_fixed_filter_that_is_not_saved_goes_with_its_channels(kit, method):
+    net = kit.settle(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Blur(8), nn.Conv2d(8, 2, 3)))
+    example = kit.batch(3, 12, 12)
+    coupling = room.analyse(net, example)
+    found = room.importance(net, coupling, method=method)
+    (group,) = coupling.groups
+    learned = {"l1": lambda w: np.abs(w).sum((1, 2, 3)), "l2": lambda w: (w**2).sum((1, 2, 3))}
+    if method in learned:
+        order = np.argsort(learned[method](net[0].weight.detach().double().numpy()))
+        assert np.argsort(found.channels[group.name]).tolist() == order.tolist()
+    done = room.prune(net, example, room.plan(coupling, found, keep=0.5, grid=1))
+    assert done.model[3].filters.shape == (4, 1, 3, 3)
+    assert done.model[3].channels == 4
+
+
 def test_taylor_equals_a_gradient_by_hand(kit):
     """Linear, linear, squared error: dL/dW1 = 2 W2ᵀ (y - t) xᵀ, dL/db1 = 2 W2ᵀ (y - t)."""
     net = kit.settle(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)))
