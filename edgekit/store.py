@@ -129,22 +129,45 @@ class Store:
         Raises:
             StoreError: another process holds the store, or it cannot be written.
         """
-        import fcntl  # Windows has none, and devices, which write files too, lock no folder.
-
-        with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / ".lock").open("w")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with locking(self.root / ".lock") as is_free:
+            if not is_free:
                 raise StoreError(
                     "another edgekit process works in this folder",
                     where=str(self.root),
                     rule="one run at a time in one folder",
                     way_out="wait for it to end, or give this run a folder of its own with --out",
-                ) from error
+                )
             yield
+
+
+@contextmanager
+def locking(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Within this, no other process holds the lock of this file, which is made; False where one did before.
+
+    The kernel holds it for as long as this process lives, so a lock is never left behind.
+
+    Args:
+        path: of the file.
+        wait: until another process lets go.
+
+    Raises:
+        StoreError: the file cannot be made.
+    """
+    import fcntl  # Windows has none, and devices, which write files too, lock none.
+
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if wait:
+                raise
+            is_free = False
+        else:
+            is_free = True
+        yield is_free
 
 
 def is_whole(folder: Path) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from edgekit.profiling.piece import Piece, graphs, pieces
 from edgekit.profiling.prediction import Prediction, predict
 from edgekit.profiling.remote import time_graphs_on
 from edgekit.progress import Progress, silent
-from edgekit.store import writing
+from edgekit.store import locking
 
 S_PER_GRAPH, LEAST_S = 0.4, 10.0
 """Seconds of timing on a host."""
@@ -81,7 +79,8 @@ class CostBook:
         parts = {name: pieces(onnx.load_from_string(data), shapes) for name, data in files.items()}
         wanted = graphs([piece for found in parts.values() for piece in found])
         if self._missing(wanted):
-            with self._alone():
+            # Two that time on one device at once would slow each other down.
+            with locking(self.path.with_name(f".{self.path.name}.lock"), wait=True):
                 self.costs = self._read()
                 self._time(self._missing(wanted))
         return {name: (found, predict(found, self.costs)) for name, found in parts.items()}
@@ -101,17 +100,6 @@ class CostBook:
 
     def _missing(self, wanted: Sequence[Timed]) -> list[Timed]:
         return [each for each in wanted if each.key not in self.costs.measured]
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time: two that time on one device at once would slow each other down."""
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        with writing(lock.parent):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = lock.open("w")
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
     def _time(self, missing: Sequence[Timed]) -> None:
         refused = [each for each in missing if each.key in self.costs.failed]

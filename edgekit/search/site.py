@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from edgekit.quantize import quantize
 from edgekit.search.settings import SearchSettings
 from edgekit.search.warm import warm_start
 from edgekit.spec import IOSpec
-from edgekit.store import Store, code_digest, key_digest, write_json, writing
+from edgekit.store import Store, code_digest, key_digest, locking, write_json
 from edgekit.training import FitConfig, fit
 from edgekit.validate import Score, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
@@ -145,20 +144,9 @@ class Site:
         """The folder of a stage, made unless it is there."""
         return self._store.build(name, {**self._identity, "stage": name, "inputs": dict(key)}, make)
 
-    @contextmanager
-    def claimed(self, values: Values) -> Iterator[bool]:
+    def claimed(self, values: Values) -> AbstractContextManager[bool]:
         """Whether no other worker that shares this folder is at work on the network; it is claimed within this."""
-        folder = self.root / "claims"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = (folder / f"{key_digest(dict(values))[:16]}.lock").open("w")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+        return locking(self.root / "claims" / f"{key_digest(dict(values))[:16]}.lock")
 
     @functools.cached_property
     def input_names(self) -> list[str]:

@@ -26,7 +26,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgekit.search.study import GRACE_S, quiet, retry
-from edgekit.store import writing
+from edgekit.store import locking
 
 WORKER, SURPLUS, STOP = "worker", "surplus", "stop"
 """User attributes: of a trial, who runs it, and that it is one too many; of a study, that no more are wanted."""
@@ -183,11 +183,7 @@ def _present(owners: Path | None) -> Iterator[str]:
         yield name
         return
     path = owners / f"{name}.lock"
-    with writing(owners):
-        owners.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locking(path, wait=True):
         try:
             yield name
         finally:
