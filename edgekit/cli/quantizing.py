@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -25,12 +24,11 @@ from edgekit.store import write_atomic
 from edgekit.units import format_bytes, format_latency, parse_duration_s
 
 if TYPE_CHECKING:
+    from edgekit.compress.improving import Ladder
     from edgekit.compress.settings import Settings
     from edgekit.quantize import Climbed, Quantized
-    from edgekit.quantize.learning.training import Trainable
     from edgekit.quantize.targets import Target
-    from edgekit.validate import Score
-    from edgekit.validate.behaviour import Figures, Gates
+    from edgekit.validate.behaviour import Gates
     from edgekit.workload import Workload, WorkloadConfig
 
 LADDER = "Budget"
@@ -147,13 +145,11 @@ def quantize(
         if limit is not None and workload is not None:
             from edgekit.compress.settings import Settings
 
-            settings = Settings(threads=threads, seed=config.seed)
-            trains = not isinstance(config, OnnxJob)
             gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, None)
-            ladder = _Ladder(
-                workload, file, feeds, spec, gates=gates, trains=trains, settings=settings, progress=progress
-            )
-            climbed = [ladder.climb(each, limit, time_s) for each in made if each.plan.target in SCORED_HERE]
+            settings, trains = Settings(threads=threads, seed=config.seed), not isinstance(config, OnnxJob)
+            ladder = _ladder(workload, file, spec, gates, trains=trains, settings=settings, progress=progress)
+            scored = [each for each in made if each.plan.target in SCORED_HERE]
+            climbed = [_climbed(ladder, each, file, feeds, max_drop=limit, time_s=time_s) for each in scored]
             made = tuple(next((c.quantized for c in climbed if c.quantized.path == m.path), m) for m in made)
     missed = limit is not None and any(each.drop > limit or each.excess > 0 for each in climbed)
     if json:
@@ -214,72 +210,39 @@ def _calibrated(config: WorkloadConfig | OnnxJob, spec: IOSpec, *, scored: bool)
     return workload, [feeds_of(batch, spec) for batch in batches]
 
 
-class _Ladder:
-    """What climbing takes: scores on the selection split, and the training loop."""
+def _ladder(
+    workload: Workload, file: Path, spec: IOSpec, gates: Gates, *, trains: bool, settings: Settings, progress: Progress
+) -> Ladder:
+    """What climbing from int8 files of `file` takes."""
+    from edgekit.compress.improving import Ladder, score_on_selection
+    from edgekit.validate.behaviour import figures_of
 
-    def __init__(
-        self,
-        workload: Workload,
-        source: Path,
-        feeds: Sequence[Feeds],
-        spec: IOSpec,
-        *,
-        gates: Gates,
-        trains: bool,
-        settings: Settings,
-        progress: Progress,
-    ) -> None:
-        self.workload, self.source, self.feeds, self.spec = workload, source, feeds, spec
-        self.gates, self.trains = gates, trains
-        self.settings, self.progress = settings, progress
-        self.reference = self._score(source)
-        if gates:
-            gates.require(self._figures(self.reference), workload.task.name)
+    reference = score_on_selection(workload, file, spec, settings, progress)
+    if gates:
+        gates.require(figures_of(reference, reference, workload.task, seed=settings.seed), workload.task.name)
+    return Ladder(
+        workload=workload,
+        reference=reference,
+        gates=gates,
+        cautious=lambda drop: drop.value,
+        margin=0.0,
+        trains=trains,
+        settings=settings,
+        progress=progress,
+    )
 
-    def climb(self, first: Quantized, max_drop: float, time_s: float) -> Climbed:
-        """The best file of the ladder, in the place of the first."""
-        from edgekit.compress.recovery import train_quantized
-        from edgekit.quantize import Judged, climb
-        from edgekit.validate import compare
 
-        end = monotonic() + time_s
-
-        def train(network: Trainable) -> Trainable:
-            return train_quantized(
-                network, self.workload, self.settings, deadline_s=end - monotonic(), progress=self.progress
-            )
-
-        def judge(path: Path) -> Judged:
-            score = self._score(path)
-            excess = self.gates.excess(self._figures(score)) if self.gates else 0.0
-            return Judged(excess, compare(score, self.reference, self.workload.task).drop.value)
-
-        with TemporaryDirectory(prefix="edgekit-ladder-") as folder:
-            found = climb(
-                first,
-                self.source,
-                self.feeds,
-                Path(folder),
-                judge=judge,
-                enough=lambda points: points <= max_drop,
-                train=train if self.trains else None,
-                time_s=time_s,
-                seed=self.settings.seed,
-                progress=self.progress,
-            )
-            write_atomic(first.path, found.quantized.path.read_bytes())
-        done = replace(found.quantized, path=first.path, measured_us=first.measured_us)
-        return replace(found, quantized=done)
-
-    def _figures(self, score: Score) -> Figures:
-        from edgekit.validate.behaviour import figures_of
-
-        return figures_of(self.reference, score, self.workload.task, seed=self.settings.seed)
-
-    def _score(self, path: Path) -> Score:
-        from edgekit.compress.stages import score_on_selection
-
-        return score_on_selection(self.workload, path, self.spec, self.settings, self.progress)
+def _climbed(
+    ladder: Ladder, first: Quantized, source: Path, feeds: Sequence[Feeds], *, max_drop: float, time_s: float
+) -> Climbed:
+    """The best file of the ladder, in the place of the first."""
+    with TemporaryDirectory(prefix="edgekit-ladder-") as folder:
+        found = ladder.climb(
+            first, source, feeds, Path(folder), enough=lambda points: points <= max_drop, time_s=time_s
+        )
+        write_atomic(first.path, found.quantized.path.read_bytes())
+    done = replace(found.quantized, path=first.path, measured_us=first.measured_us)
+    return replace(found, quantized=done)
 
 
 def _say_speed(done: Quantized) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +11,15 @@ from typing import Any
 from torch import nn
 
 from edgekit.compress.budget import MARGIN
-from edgekit.compress.recovery import train_quantized
+from edgekit.compress.improving import Ladder, score_on_selection
 from edgekit.compress.run import Run
-from edgekit.compress.settings import Settings
 from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
-from edgekit.progress import Progress
-from edgekit.quantize import Judged, Quantized, climb, quantize
-from edgekit.quantize.learning.training import Trainable
+from edgekit.quantize import Quantized, quantize
 from edgekit.quantize.targets import Target
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
-from edgekit.validate import Score, calibration_feeds, compare, first_feeds, score
-from edgekit.validate.behaviour import Figures, figures_of
-from edgekit.workload import Workload
+from edgekit.validate import Score, calibration_feeds, first_feeds
 
 MODEL = "model.onnx"
 SELECTION_TIME_S = 6.0
@@ -120,34 +114,26 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
 
     `reference` is the score of the fp32 original on the selection split.
     """
-    workload, budget = run.workload, run.budget
-    gates = budget.gates.before_the_end
-
-    def judge(path: Path) -> Judged:
-        found = score_on_selection(workload, path, first.spec, run.settings, run.progress)
-        figures = figures_of(reference, found, workload.task, seed=run.settings.seed) if gates else Figures()
-        drop = budget.cautious(compare(found, reference, workload.task).drop)
-        return Judged(gates.excess(figures, margin=MARGIN), drop)
+    budget = run.budget
 
     def make(folder: Path) -> None:
-        end = time.monotonic() + time_s
-
-        def train(network: Trainable) -> Trainable:
-            return train_quantized(
-                network, workload, run.settings, deadline_s=end - time.monotonic(), progress=run.progress
-            )
-
-        climbed = climb(
+        ladder = Ladder(
+            workload=run.workload,
+            reference=reference,
+            gates=budget.gates.before_the_end,
+            cautious=budget.cautious,
+            margin=MARGIN,
+            trains=True,
+            settings=run.settings,
+            progress=run.progress,
+        )
+        climbed = ladder.climb(
             Quantized.from_dict(first.details, first.path.parent),
             source.path,
-            list(calibration_feeds(workload, source.spec)),
+            list(calibration_feeds(run.workload, source.spec)),
             folder,
-            judge=judge,
             enough=budget.allows,
-            train=train,
             time_s=time_s,
-            seed=run.settings.seed,
-            progress=run.progress,
         )
         write_json(folder / "climbed.json", climbed.to_dict())
 
@@ -161,19 +147,6 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
         path=quantized.path,
         sha256=file_sha256(quantized.path),
         details={**found["quantized"], "rungs": found["rungs"], "sensitivity": found["sensitivity"]},
-    )
-
-
-def score_on_selection(workload: Workload, path: Path, spec: IOSpec, settings: Settings, progress: Progress) -> Score:
-    """Score any file on the selection split in ONNX Runtime."""
-    return score(
-        path,
-        workload.splits.selection,
-        workload.task,
-        spec=spec,
-        threads=settings.threads,
-        seed=settings.seed,
-        progress=progress,
     )
 
 
