@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -229,20 +229,27 @@ class Site:
         """
         if self.book is None or self.settings.host is not None:
             return
-        with tempfile.TemporaryDirectory(prefix="edgekit-search-") as temporary:
-            folder = Path(temporary)
-            exported = self._exported(self._baseline_model(), folder / "baseline.onnx")
-            files, spec = {"baseline": exported.path}, exported.spec
-            sample = self._sample(min(self.settings.trials, PRICED_SAMPLE))
-            for done, values in enumerate(sample):
-                self.progress(Step("networks to be priced", done, len(sample)))
-                # A network that cannot be built or exported is a trial's answer.
-                with suppress(EdgekitError):
-                    exported = self._exported(self.network(values), folder / f"{done}-float.onnx")
-                    files[f"{done}-float"] = exported.path
-                    files[f"{done}"] = self._quickly_quantized(exported.path, exported.spec, folder / f"{done}.onnx")
-            self.progress(Step("networks to be priced", len(sample), len(sample)))
-            self.predicted_ms(files, spec)
+        sample = self._sample(min(self.settings.trials, PRICED_SAMPLE))
+
+        def make(to: Path) -> None:
+            with tempfile.TemporaryDirectory(prefix="edgekit-search-") as temporary:
+                self._price(sample, Path(temporary))
+            write_json(to / "priced.json", sample)
+
+        self.stage("price", {"sample": sample, **self._device_key}, make)
+
+    def _price(self, sample: Sequence[Values], folder: Path) -> None:
+        exported = self._exported(self._baseline_model(), folder / "baseline.onnx")
+        files, spec = {"baseline": exported.path}, exported.spec
+        for done, values in enumerate(sample):
+            self.progress(Step("networks to be priced", done, len(sample)))
+            # A network that cannot be built or exported is a trial's answer.
+            with suppress(EdgekitError):
+                exported = self._exported(self.network(values), folder / f"{done}-float.onnx")
+                files[f"{done}-float"] = exported.path
+                files[f"{done}"] = self._quickly_quantized(exported.path, exported.spec, folder / f"{done}.onnx")
+        self.progress(Step("networks to be priced", len(sample), len(sample)))
+        self.predicted_ms(files, spec)
 
     def _sample(self, count: int) -> list[Values]:
         """The default network's choices and others that are drawn, each once."""
