@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.sshd import real_host  # noqa: F401 - a fixture
+
 
 class Maker:
     """An ONNX graph in the making; weights differ from seed to seed."""

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests of many workers."""
+"""A real PostgreSQL for the tests of many workers, a real sshd for those of another device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from edgekit.workload import WorkloadConfig
+from tests.sshd import real_host  # noqa: F401 - a fixture
 
 AS = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user."""

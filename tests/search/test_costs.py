@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from edgekit.cli import main
@@ -96,6 +98,15 @@ def test_a_host_times_what_is_missing(settings, config_for, tmp_path, monkeypatc
     assert {row[:3] for row in there} == {("pi@device", "py", 1)}
     # No piece is timed twice.
     assert sum(row[3] for row in there) == len(load_costs(costs).measured)
+
+
+@pytest.mark.slow
+def test_a_host_behind_a_real_ssh(settings, config_for, tmp_path, real_host):
+    out, costs = tmp_path / "run", tmp_path / "costs.json"
+    front = search(config_for("two"), settings(trials=2, host=real_host, python=sys.executable), out=out)
+    check(front, out, costs)
+    assert not (out / "missing.request").exists()
+    assert {trial["choices"]["width"] for trial in front.details["trials"] if trial["speed"]} == {4, 8}
 
 
 @pytest.mark.slow
