@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import optuna
 from optuna.trial import TrialState
 
 from edgekit.choices import Option, SearchSpace, choosing, replaying
+from edgekit.device.environment import usable_cores
 from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.progress import Progress, Step, silent
 from edgekit.search.finalists import end, finalists_of
@@ -313,11 +315,15 @@ def _crowd(
     """Worker processes on this host; one that dies is replaced, a few times."""
     log = root / "workers.log"
     command = [sys.executable, "-m", "edgekit", "worker", "--study", url, "--run", str(root), "--name"]
+    # Workers that take all cores each wait for one another after every operator.
+    share = max(1, usable_cores() // count)
+    environment = {"OMP_NUM_THREADS": str(share), **os.environ}
     restarts = 0
 
     def begin() -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
-            return subprocess.Popen([*command, study.study_name], stdout=output, stderr=output)  # noqa: S603
+            words = [*command, study.study_name]
+            return subprocess.Popen(words, stdout=output, stderr=output, env=environment)  # noqa: S603
 
     crowd = [begin() for _ in range(count)]
     try:

@@ -26,6 +26,8 @@ class FitConfig:
             cosine down to almost nothing) or `cosine` (I. Loshchilov and F. Hutter, *SGDR*, 2017, without restarts).
         precision: `fp32`, `bf16` (autocast) or `auto`: whichever a short measurement finds faster.
         channels_last: True, False or `auto`, measured likewise.
+        threads: of PyTorch on the CPU; `auto`, measured likewise, is all that it has, or fewer where other work makes
+            them wait for each other.
         seed: of order, augmentations and dropout.
         workers: processes that load data ahead, or `auto`, by measurement. The result does not depend on it.
         clip_norm: largest norm of the gradient, or None.
@@ -50,6 +52,7 @@ class FitConfig:
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
+    threads: int | Literal["auto"] = "auto"
     seed: int = 0
     workers: int | Literal["auto"] = "auto"
     clip_norm: float | None = None
@@ -77,6 +80,8 @@ class FitConfig:
             if getattr(self, name) not in values:
                 near = did_you_mean(getattr(self, name), values)
                 raise _wrong(name, getattr(self, name), f"one of {', '.join(map(str, values))}", near)
+        if self.threads != "auto" and self.threads < 1:
+            raise _wrong("threads", self.threads, '"auto" or a number from 1 up')
         if self.workers != "auto" and self.workers < 0:
             raise _wrong("workers", self.workers, '"auto" or a number from 0 up')
         if self.patience is not None and self.patience < 1:
@@ -114,6 +119,7 @@ class FitResult:
         seconds: time of the training, over all processes that worked on it.
         precision: `fp32` or `bf16`.
         channels_last: whether 4-D tensors were laid out so.
+        threads: of PyTorch on the CPU.
         steps: optimizer steps done.
         epochs_done: `steps` over the steps in an epoch.
         images_per_s: samples over time in the loop of this process, data loading included; 0 if nothing was left to do.
@@ -124,6 +130,7 @@ class FitResult:
     seconds: float
     precision: str
     channels_last: bool
+    threads: int
     steps: int
     epochs_done: float
     images_per_s: float
@@ -135,6 +142,7 @@ class FitResult:
             "seconds": self.seconds,
             "precision": self.precision,
             "channels_last": self.channels_last,
+            "threads": self.threads,
             "steps": self.steps,
             "epochs_done": self.epochs_done,
             "images_per_s": self.images_per_s,

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from edgekit.errors import TrainingError
 from edgekit.progress import Progress, Step, silent
 from edgekit.training.checkpoint import identity_of, read_checkpoint, write_checkpoint
-from edgekit.training.choice import Choice, Objective, choose, in_layout, into_training
+from edgekit.training.choice import Choice, Objective, choose, in_layout, into_training, on_threads
 from edgekit.training.config import FitConfig, FitResult, Passed
 from edgekit.training.memory import reused_memory
 from edgekit.training.ranks import fabric_for, precision_of
@@ -43,6 +43,9 @@ LATE = 0.10
 """Only when the rest would take this much longer than what is left is the number of steps changed again."""
 RESERVE = 0.02
 """Share of the deadline kept for what comes after the last step."""
+
+_OF_THE_MACHINE = ("threads", "workers", "checkpoint_every_s")
+"""Settings with which a checkpoint may be continued that was written with others."""
 
 
 def fit(
@@ -155,7 +158,7 @@ class _Training:
         self.begin = clock()
         self.identity = identity_of(
             {
-                "config": {k: v for k, v in config.to_dict().items() if k not in ("workers", "checkpoint_every_s")},
+                "config": {k: v for k, v in config.to_dict().items() if k not in _OF_THE_MACHINE},
                 "samples": size_of(train),
                 "initial": digest_of(model),
                 "trained": sorted(name for name, value in model.named_parameters() if value.requires_grad),
@@ -197,7 +200,8 @@ class _Training:
         if self.step == 0:
             self._save()
         first, loop_begin = self.step, self.clock()
-        with closing(self.stream.run(self.step, self.most, workers=self.choice.workers)) as batches:
+        batches = self.stream.run(self.step, self.most, workers=self.choice.workers)
+        with on_threads(self.choice.threads), closing(batches):
             self._loop(batches, first, loop_begin)
         loop_s = self.clock() - loop_begin
         done = self.step - first
@@ -208,6 +212,7 @@ class _Training:
             seconds=self._elapsed_s(),
             precision=self.choice.precision,
             channels_last=self.choice.channels_last,
+            threads=self.choice.threads or torch.get_num_threads(),
             steps=self.step,
             epochs_done=self.step / len(self.stream),
             images_per_s=done * self.stream.batch_size / loop_s if done and loop_s > 0 else 0.0,

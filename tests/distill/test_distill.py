@@ -15,7 +15,14 @@ from edgekit.training import FitConfig
 from edgekit.workload import Batch, digest_of
 
 FIT = FitConfig(
-    epochs=20, batch_size=16, precision="fp32", channels_last=False, workers=0, optimizer="adamw", learning_rate=0.02
+    epochs=20,
+    batch_size=16,
+    precision="fp32",
+    channels_last=False,
+    threads=1,
+    workers=0,
+    optimizer="adamw",
+    learning_rate=0.02,
 )
 
 
@@ -116,7 +123,9 @@ def test_dict_inputs_and_a_transformer():
 
 def test_a_checkpoint_of_another_loss_or_teacher_is_refused(data, tmp_path):
     def run(teacher=None, about=None, **changes):
-        config = DistillConfig(fit=FitConfig(epochs=1, batch_size=32, precision="fp32", workers=0), **changes)
+        config = DistillConfig(
+            fit=FitConfig(epochs=1, batch_size=32, precision="fp32", threads=1, workers=0), **changes
+        )
         task, checkpoint = tasks.classification(), tmp_path / "fit.pt"
         return distill(net(8), teacher or net(16), data, task, config, checkpoint=checkpoint, about=about)
 

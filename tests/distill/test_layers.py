@@ -14,7 +14,7 @@ from edgekit.errors import TrainingError
 from edgekit.training import FitConfig
 from edgekit.workload import Batch, digest_of
 
-FIT = FitConfig(epochs=2, batch_size=8, precision="fp32", channels_last=False, workers=0, learning_rate=0.05)
+FIT = FitConfig(epochs=2, batch_size=8, precision="fp32", channels_last=False, threads=1, workers=0, learning_rate=0.05)
 
 
 class Net(nn.Module):

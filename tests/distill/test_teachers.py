@@ -13,7 +13,9 @@ from edgekit.distill import DistillConfig, Remembering, Unlabelled, distill, dis
 from edgekit.training import FitConfig
 from edgekit.workload import Batch, digest_of
 
-FIT = FitConfig(epochs=3, batch_size=16, precision="fp32", channels_last=False, workers=0, learning_rate=0.05)
+FIT = FitConfig(
+    epochs=3, batch_size=16, precision="fp32", channels_last=False, threads=1, workers=0, learning_rate=0.05
+)
 
 
 def net(width=8):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from edgekit.cli import main
 from edgekit.device import load
+from edgekit.device.environment import usable_cores
 from edgekit.search.study import storage_at
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,17 @@ def test_two_worker_processes_share_a_journal(words, tmp_path):
     assert len(ends(front)) == 6
     distinct = {json.dumps(trial["choices"]) for trial in ends(front)}
     assert len(list((tmp_path / "stages").glob("train-0-*"))) == len(distinct)
+
+
+def test_worker_processes_share_the_cores(words, project, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    loud = tmp_path / "loud.py"
+    loud.write_text(project.read_text() + "\nimport sys\nprint('threads', torch.get_num_threads(), file=sys.stderr)\n")
+    words = [word.replace(str(project), str(loud)) for word in words]
+    run(*words, "--trials", "2", "--rungs", "1", "--workers", "2", "--out", tmp_path / "run")
+    said = re.findall(r"^threads (\d+)$", (tmp_path / "run" / "workers.log").read_text(), re.MULTILINE)
+    assert len(said) >= 2
+    assert {int(count) for count in said} == {max(1, usable_cores() // 2)}
 
 
 def test_workers_elsewhere_share_a_postgresql_and_one_is_killed(words, tmp_path, postgresql):

@@ -9,7 +9,7 @@ from torch import nn
 from edgekit.errors import TrainingError
 from edgekit.training import FitConfig, fit
 
-PLAIN = {"precision": "fp32", "channels_last": False, "workers": 0}
+PLAIN = {"precision": "fp32", "channels_last": False, "threads": 1, "workers": 0}
 
 
 def config(**changes):

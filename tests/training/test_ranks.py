@@ -24,7 +24,7 @@ SCRIPT = textwrap.dedent(
         def __getitem__(self, index):
             seen.append(index)
             return super().__getitem__(index)
-    settings = FitConfig(epochs=1, batch_size=32, precision="fp32", channels_last=False, workers=0)
+    settings = FitConfig(epochs=1, batch_size=32, precision="fp32", channels_last=False, threads=1, workers=0)
     result = fit(fixtures.make_net(), Numbered(), fixtures.cross_entropy, settings, checkpoint=folder / "fit.pt")
     rank = os.environ["RANK"]
     (folder / f"rank{rank}.json").write_text(json.dumps({"digest": digest_of(result.model), "seen": seen[-48:]}))

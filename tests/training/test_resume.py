@@ -19,6 +19,7 @@ SETTINGS = {
     "learning_rate": 0.1,
     "precision": "fp32",
     "channels_last": False,
+    "threads": 1,
     "workers": 0,
     "checkpoint_every_s": 1e-6,
 }
@@ -65,7 +66,7 @@ SCRIPT = textwrap.dedent(
     spec.loader.exec_module(fixtures)
     from edgekit.training import FitConfig, fit
     from edgekit.workload import digest_of
-    settings = FitConfig(epochs=12, batch_size=16, learning_rate=0.1, precision="fp32", channels_last=False,
+    settings = FitConfig(epochs=12, batch_size=16, learning_rate=0.1, precision="fp32", channels_last=False, threads=1,
                          workers=1, checkpoint_every_s=0.05)
     def tick(step):
         print(step.done, flush=True)

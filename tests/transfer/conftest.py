@@ -74,6 +74,7 @@ def fast():
         optimizer="adamw",
         precision="fp32",
         channels_last=False,
+        threads=1,
         workers=0,
         checkpoint_every_s=1e-6,
     )
