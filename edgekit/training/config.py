@@ -26,8 +26,8 @@ class FitConfig:
             cosine down to almost nothing) or `cosine` (I. Loshchilov and F. Hutter, *SGDR*, 2017, without restarts).
         precision: `fp32`, `bf16` (autocast) or `auto`: whichever a short measurement finds faster.
         channels_last: True, False or `auto`, measured likewise.
-        threads: of PyTorch on the CPU; `auto`, measured likewise, is all that it has, or fewer where other work makes
-            them wait for each other.
+        threads: of PyTorch on the CPU. `auto` is all that it has, or fewer where and as long as other work makes them
+            wait for each other.
         seed: of order, augmentations and dropout.
         workers: processes that load data ahead, or `auto`, by measurement. The result does not depend on it.
         clip_norm: largest norm of the gradient, or None.
@@ -119,7 +119,7 @@ class FitResult:
         seconds: time of the training, over all processes that worked on it.
         precision: `fp32` or `bf16`.
         channels_last: whether 4-D tensors were laid out so.
-        threads: of PyTorch on the CPU.
+        threads: of PyTorch on the CPU; with `auto`, those that the training began with.
         steps: optimizer steps done.
         epochs_done: `steps` over the steps in an epoch.
         images_per_s: samples over time in the loop of this process, data loading included; 0 if nothing was left to do.

@@ -20,6 +20,7 @@ from edgekit.progress import Progress, Step, silent
 from edgekit.training.checkpoint import identity_of, read_checkpoint, write_checkpoint
 from edgekit.training.choice import Choice, Objective, choose, in_layout, into_training, on_threads
 from edgekit.training.config import FitConfig, FitResult, Passed
+from edgekit.training.crowding import Crowding
 from edgekit.training.memory import reused_memory
 from edgekit.training.ranks import fabric_for, precision_of
 from edgekit.training.schedule import Pace, learning_rate
@@ -67,7 +68,7 @@ def fit(
 
     Batches, augmentations and dropout depend on the seed and the step alone. A training that was killed goes on from
     its checkpoint when the same call is made again, and ends with the same weights as one that was never interrupted
-    (bit for bit in fp32 on the CPU with the same number of threads).
+    (bit for bit in fp32 on the CPU with a number of threads that `config` names).
 
     Parameters that require no gradient stay as they are, and modules that have no others stay in evaluation: their
     BatchNorm statistics do not move, their dropout is off.
@@ -219,12 +220,17 @@ class _Training:
         )
 
     def _loop(self, batches: Generator[Batch], first: int, loop_begin: float) -> None:
+        crowding = self._crowding()
         ticked = saved = loop_begin
         ticked_step = self.step
         while self.step < self.pace.steps and not self._out_of_patience():
             rate = learning_rate(self.config.schedule, self.config.learning_rate, self.pace.progress(self.step))
-            self._advance(next(batches), rate)
+            batch = next(batches)
+            begin = self.clock()
+            self._advance(batch, rate)
             now = self.clock()
+            if crowding is not None:
+                torch.set_num_threads(crowding.after(now - begin, now))
             if now - ticked >= TICK_S or self.step == self.pace.steps:
                 self._collect()
                 images = (self.step - ticked_step) * self.stream.batch_size / max(now - ticked, 1e-9)
@@ -240,6 +246,13 @@ class _Training:
             elif self.path is not None and now - saved >= self.config.checkpoint_every_s:
                 self._save()
                 saved = self.clock()
+
+    def _crowding(self) -> Crowding | None:
+        """What may take threads away, where their number is left open and there is more than one."""
+        threads = self.choice.threads
+        if self.config.threads != "auto" or threads is None or threads < 2:
+            return None
+        return Crowding(threads, self.choice.step_s)
 
     def _advance(self, batch: Batch, rate: float) -> None:
         for group in self.optimizer.param_groups:
