@@ -79,9 +79,9 @@ def workload_config(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The trained model: a function that returns an nn.Module (path/to/file.py:function or "
-            "package.module:function), or a model of a library: timm:resnet18.a1_in1k, torchvision:resnet50, hf:FOLDER "
-            f"(transformers). May stand in {CONFIG_NAME} instead.",
+            help="The trained model (search: untrained): a function that returns an nn.Module "
+            "(path/to/file.py:function or package.module:function), or a model of a library: timm:resnet18.a1_in1k, "
+            f"torchvision:resnet50, hf:FOLDER (transformers). May stand in {CONFIG_NAME} instead.",
             show_default=False,
             autocompletion=completing.models,
         ),
