@@ -140,6 +140,17 @@ def test_what_was_trained_is_what_the_project_gives(projects, weights):
     assert training.accuracy(again, data) == pytest.approx(expected)
 
 
+def test_accuracy_of_a_network_with_two_inputs(projects):
+    class Sum(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    x = torch.tensor([[3.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    y = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
+    data = TensorDataset(x, y, torch.tensor([0, 0, 0]))
+    assert projects["training"].accuracy(Sum(), data) == pytest.approx(100 * 2 / 3)
+
+
 def test_accuracy_counts_positions_where_these_have_labels(projects):
     logits = torch.tensor([[[9.0, 0.0], [0.0, 9.0]], [[0.0, 9.0], [9.0, 0.0]]])[None].expand(3, -1, -1, -1)
     labels = torch.tensor([[[0, 1], [1, 0]], [[0, 1], [1, 1]], [[0, 0], [0, 1]]])

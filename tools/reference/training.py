@@ -96,8 +96,8 @@ def accuracy(network: nn.Module, data: Dataset[Any]) -> float:
     """Share of samples, or of positions where these have labels, whose largest logit is the label's, in percent."""
     network.eval()
     hits = [
-        (network(x).argmax(1) == label).float().flatten(1 if label.ndim > 1 else 0)
-        for x, label in DataLoader(data, batch_size=250)
+        (network(*inputs).argmax(1) == label).float().flatten(1 if label.ndim > 1 else 0)
+        for *inputs, label in DataLoader(data, batch_size=250)
     ]
     return 100 * float(torch.cat(hits).mean())
 
