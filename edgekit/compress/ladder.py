@@ -26,6 +26,8 @@ a knapsack finds a plan for it: a single decision may take more than one such st
 LEAST_LEFT = 0.2
 """Share of the latency below which gains no longer add up, so that predictions are fiction."""
 MOST_RUNGS = 10
+FASTEST_RATIO = FIRST_RATIO * NEXT_RATIO**MOST_RUNGS
+"""The last rung is MOST_RUNGS - 1 steps above the first at most; plans beyond this ratio would be thrown away."""
 TRIED_TOGETHER = 4
 """Choices of which the joint damage is measured at each step."""
 CLEARLY = 0.9
@@ -119,8 +121,7 @@ class _Book(Generic[A]):
         taken: tuple[Choice[A], ...] = ()
         plans: list[Rung[A]] = []
         damage = 0.0
-        # The last rung is MOST_RUNGS - 1 steps above the first at most; plans beyond it would be thrown away.
-        while not plans or plans[-1].predicted_ratio < FIRST_RATIO * NEXT_RATIO**MOST_RUNGS:
+        while not plans or plans[-1].predicted_ratio < FASTEST_RATIO:
             worth = _saved_ms if self.size - _saved_bytes(taken) <= limit else _saved_bytes
             tries = _promising(self.choices, taken, self.within, worth)
             if not tries:

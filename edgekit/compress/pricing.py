@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -12,7 +14,7 @@ from torch import nn
 
 from edgekit.compress.choice import Choice
 from edgekit.compress.drafts import file_bytes, float_graph, signature
-from edgekit.compress.ladder import Rung, ladder
+from edgekit.compress.ladder import FASTEST_RATIO, Rung, ladder
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File
 from edgekit.distill import with_batch_statistics
@@ -22,12 +24,18 @@ from edgekit.prune import Action, Coupling, apply, combine, inside
 from edgekit.quantize import sketch
 from edgekit.training import in_layout
 from edgekit.validate import first_feeds
-from edgekit.workload import loader
+from edgekit.workload import Batch, loader
 
-DAMAGE_SAMPLES = 512
+DAMAGE_SAMPLES, FEWEST_SAMPLES = 512, 64
 DAMAGE_BATCH = 128
+DAMAGE_SHARE = 0.15
+"""Share of the time budget for damages: large networks under short budgets are judged by fewer samples."""
+TOGETHER = 2
+"""Plans whose joint damage is measured for each single decision, or somewhat fewer."""
 ORIGINAL = "original"
-MEASURE_S_PER_FILE = 0.6
+MEASURE_S_PER_FILE, LEAST_S_PER_FILE = 0.6, 0.1
+MEASURE_SHARE = 0.08
+"""Share of the time budget for the latencies of single decisions, and again for those of the rungs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +89,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         coupling: of the network.
     """
     speeds = _Speeds(run, original, coupling)
-    damages = _Damages(run, coupling)
+    damages = _Damages(run, coupling, len(actions) * (1 + TOGETHER))
     keys: dict[str, str] = {}
     damage: dict[str, float] = {}
     skipped: list[tuple[str, str]] = []
@@ -94,7 +102,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         except EdgekitError as error:
             skipped.append((action.text, error.problem))
     run.progress(Step("pricing decisions", len(actions), len(actions)))
-    ms = speeds.measured()
+    ms = speeds.measured(speeds.graphs)
     choices = [
         Choice(
             action=action,
@@ -107,14 +115,22 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         for action in actions
         if action.text in keys
     ]
+
+    def joint_damage(taken: Sequence[Choice[Action]]) -> float:
+        left_ms = ms[ORIGINAL] - sum(choice.gain_ms for choice in taken)
+        way = math.log(max(ms[ORIGINAL] / left_ms, 1.0)) / math.log(FASTEST_RATIO) if left_ms > 0 else 1.0
+        run.progress(Step("taking decisions together", min(int(100 * way), 100), 100))
+        return damages.of([choice.action for choice in taken])
+
     rungs = ladder(
         choices,
         baseline_ms=ms[ORIGINAL],
         baseline_bytes=int8.path.stat().st_size,
         max_bytes=run.budget.max_size_bytes,
         within=inside(coupling),
-        joint_damage=lambda taken: damages.of([choice.action for choice in taken]),
+        joint_damage=joint_damage,
     )
+    run.progress(Step("taking decisions together", 100, 100))
     return Priced(
         choices=tuple(choices),
         rungs=tuple(_measured_again(rungs, speeds)),
@@ -129,7 +145,7 @@ def _measured_again(rungs: Sequence[Rung[Action]], speeds: _Speeds) -> list[Rung
     One that is no faster than a milder one has no point.
     """
     keys = [speeds.add([choice.action for choice in rung.choices]) for rung in rungs]
-    ms = speeds.measured() if rungs else {}
+    ms = speeds.measured(keys) if rungs else {}
     speeds.expect([[choice.action for choice in rung.choices] for rung in rungs])
     found: list[Rung[Action]] = []
     for rung, key in zip(rungs, keys, strict=True):
@@ -164,9 +180,12 @@ class _Speeds:
         floats = {str(index): file_bytes(self._float(actions)) for index, actions in enumerate(plans)}
         self.run.speed.on_device(floats, self.feeds)
 
-    def measured(self) -> dict[str, float]:
-        """Milliseconds of every graph that has been added."""
-        return self.run.speed.ms(self.graphs, self.feeds, time_s=MEASURE_S_PER_FILE * len(self.graphs))
+    def measured(self, keys: Iterable[str]) -> dict[str, float]:
+        """Milliseconds of the original's graph and of these, in one interleaved run."""
+        wanted = {key: self.graphs[key] for key in (ORIGINAL, *keys)}
+        share_s = MEASURE_SHARE * self.run.budget.time_s / len(wanted)
+        per_file_s = min(max(share_s, LEAST_S_PER_FILE), MEASURE_S_PER_FILE)
+        return self.run.speed.ms(wanted, self.feeds, time_s=per_file_s * len(wanted))
 
     def _float(self, actions: Sequence[Action]) -> ir.Model:
         return float_graph(self.run.workload, self.source, combine(self.coupling, actions))
@@ -175,14 +194,26 @@ class _Speeds:
 class _Damages:
     """The rise of the loss that plans cause without any recovery but that of the BatchNorm statistics.
 
-    Images are laid out channels-last: on CPUs that takes half the time.
+    Images are laid out channels-last: on CPUs that takes half the time. There are as many samples as the budget has
+    time for when `plans` plans are judged by them.
     """
 
-    def __init__(self, run: Run, coupling: Coupling) -> None:
+    def __init__(self, run: Run, coupling: Coupling, plans: int) -> None:
         self.workload, self.model, self.coupling = run.workload, run.model, coupling
-        drawn = loader(run.workload.splits.calibration, DAMAGE_BATCH, model=run.model, limit=DAMAGE_SAMPLES)
-        self.batches = [batch.to(memory_format=torch.channels_last) for batch in drawn]
+        self.batches = self._drawn(FEWEST_SAMPLES)
+        self._loss(self.model)  # The first time plans kernels.
+        begin = time.perf_counter()
+        self._loss(self.model)
+        sample_s = (time.perf_counter() - begin) / sum(map(len, self.batches))
+        affordable = int(DAMAGE_SHARE * run.budget.time_s / max(plans * sample_s, 1e-9))
+        # In whole batches: statistics of the few samples of a smaller last one would tell nothing.
+        affordable -= affordable % DAMAGE_BATCH if affordable > DAMAGE_BATCH else 0
+        self.batches = self._drawn(min(max(affordable, FEWEST_SAMPLES), DAMAGE_SAMPLES))
         self.reference = self._loss(self.model)
+
+    def _drawn(self, samples: int) -> list[Batch]:
+        drawn = loader(self.workload.splits.calibration, DAMAGE_BATCH, model=self.model, limit=samples)
+        return [batch.to(memory_format=torch.channels_last) for batch in drawn]
 
     def of(self, actions: Sequence[Action]) -> float:
         """Of a plan, against the original."""
