@@ -168,11 +168,11 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _conditions(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "Nothing has been measured."
-    about = rows[0]["environment"]
+    about, seconds = rows[0]["environment"], [row["seconds"] for row in rows]
     return (
         f"One thread of {about['cpu']['model']} ({about['isa_target']}), onnxruntime "
-        f"{about['versions'].get('onnxruntime')}, torch {about['versions'].get('torch')}; each run had "
-        f"{rows[0]['time_s']:g} s."
+        f"{about['versions'].get('onnxruntime')}, torch {about['versions'].get('torch')}; each run was given "
+        f"{rows[0]['time_s']:g} s and took {min(seconds):.0f} to {max(seconds):.0f} s."
     )
 
 
