@@ -10,6 +10,14 @@ from edgekit.cli.interrupts import INTERRUPTS
 from edgekit.progress import Step
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal():
+    """Under nohup, or in the background of a script, Python starts with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Finalized:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
