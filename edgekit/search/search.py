@@ -273,7 +273,7 @@ def _run(study: optuna.Study, site: Site, url: str, *, workers: int, clock: _Clo
     if workers == 1:
         _work(study, site, url, index=0, may_begin=has_time, told=told)
     else:
-        _crowd(study, url, site.root, workers, has_time=has_time, told=told)
+        _crowd(study, url, site, workers, has_time=has_time, told=told)
     told(tally(study))
 
 
@@ -306,17 +306,17 @@ def _work(
 def _crowd(
     study: optuna.Study,
     url: str,
-    root: Path,
+    site: Site,
     count: int,
     *,
     has_time: Callable[[], bool],
     told: Callable[[Tally], None],
 ) -> None:
     """Worker processes on this host; one that dies is replaced, a few times."""
-    log = root / "workers.log"
-    command = [sys.executable, "-m", "edgekit", "worker", "--study", url, "--run", str(root), "--name"]
-    # Workers that take all cores each wait for one another after every operator.
-    share = max(1, usable_cores() // count)
+    log = site.root / "workers.log"
+    command = [sys.executable, "-m", "edgekit", "worker", "--study", url, "--run", str(site.root), "--name"]
+    # Workers (and their ranks) that take all cores each wait for one another after every operator.
+    share = max(1, usable_cores() // (count * site.settings.ranks))
     environment = {"OMP_NUM_THREADS": str(share), **os.environ}
     restarts = 0
 

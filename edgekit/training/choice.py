@@ -55,8 +55,9 @@ def choose(
     fp32 and contiguous is the plainest; another setting must be 5 % faster and give a finite loss. `precision` fixes
     what the caller's Fabric carries. On the CPU threads are halved for as long as that makes the steps a fifth faster.
     """
-    with on_threads(None if config.threads == "auto" else config.threads):
-        return _measured(model, stream, objective, config, device, precision=precision, clock=clock)
+    given = None if config.threads == "auto" else config.threads
+    with on_threads(given):
+        return _measured(model, stream, objective, config, device, threads=given, precision=precision, clock=clock)
 
 
 def _measured(
@@ -66,6 +67,7 @@ def _measured(
     config: FitConfig,
     device: torch.device,
     *,
+    threads: int | None,
     precision: str | None,
     clock: Callable[[], float],
 ) -> Choice:
@@ -87,7 +89,6 @@ def _measured(
         fastest = min(times[index][1:])
         if trials[index].finite and (fastest < best_s * (1 - WORTH) or not trials[best].finite):
             best, best_s = index, fastest
-    threads = None if config.threads == "auto" else config.threads
     if threads is None and device.type == "cpu":
         threads, best_s = _threads(trials[best], batches, best_s, clock)
     load_s = min(fetch_s[1:])

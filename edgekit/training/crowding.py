@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 WINDOW_S, WINDOW_STEPS = 0.25, 2
 """What is compared is a mean over steps: at least so many, and so long together."""
 SLOWED = 4.0
@@ -22,19 +20,21 @@ class Crowding:
     halved where steps have become much slower, and more are tried now and then, since other work ends.
 
     Args:
-        threads: the most there may be, and what the training begins with.
+        threads: what the training begins with.
+        most: what it may have; more than `threads` where the beginning was crowded already.
         step_s: seconds of a step, as measured before.
+        now: when the training begins.
 
-    >>> crowding = Crowding(2, step_s=0.01)
+    >>> crowding = Crowding(2, most=2, step_s=0.01, now=0.0)
     >>> [crowding.after(step_s, now) for step_s, now in ((0.9, 1.0), (0.9, 2.0), (0.02, 2.1))]
     [2, 1, 1]
     """
 
-    def __init__(self, threads: int, step_s: float) -> None:
-        self.most = self.threads = threads
+    def __init__(self, threads: int, *, most: int, step_s: float, now: float) -> None:
+        self.threads, self.most = threads, most
         self._normal_s = step_s
         self._window: list[float] = []
-        self._retry_s, self._retry_at = RETRY_S, math.inf
+        self._retry_s, self._retry_at = RETRY_S, now + RETRY_S
         self._before: tuple[int, float] | None = None
 
     def after(self, step_s: float, now: float) -> int:

@@ -202,8 +202,9 @@ class _Training:
             self._save()
         first, loop_begin = self.step, self.clock()
         batches = self.stream.run(self.step, self.most, workers=self.choice.workers)
+        crowding = self._crowding()
         with on_threads(self.choice.threads), closing(batches):
-            self._loop(batches, first, loop_begin)
+            self._loop(batches, crowding, first, loop_begin)
         loop_s = self.clock() - loop_begin
         done = self.step - first
         model = self._finished()
@@ -219,8 +220,7 @@ class _Training:
             images_per_s=done * self.stream.batch_size / loop_s if done and loop_s > 0 else 0.0,
         )
 
-    def _loop(self, batches: Generator[Batch], first: int, loop_begin: float) -> None:
-        crowding = self._crowding()
+    def _loop(self, batches: Generator[Batch], crowding: Crowding | None, first: int, loop_begin: float) -> None:
         ticked = saved = loop_begin
         ticked_step = self.step
         while self.step < self.pace.steps and not self._out_of_patience():
@@ -248,11 +248,11 @@ class _Training:
                 saved = self.clock()
 
     def _crowding(self) -> Crowding | None:
-        """What may take threads away, where their number is left open and there is more than one."""
-        threads = self.choice.threads
-        if self.config.threads != "auto" or threads is None or threads < 2:
+        """What takes threads away and gives them back, where their number is left open and there is more than one."""
+        threads, most = self.choice.threads, torch.get_num_threads()
+        if self.config.threads != "auto" or threads is None or most < 2:
             return None
-        return Crowding(threads, self.choice.step_s)
+        return Crowding(min(threads, most), most=most, step_s=self.choice.step_s, now=self.clock())
 
     def _advance(self, batch: Batch, rate: float) -> None:
         for group in self.optimizer.param_groups:

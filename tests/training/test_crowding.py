@@ -12,8 +12,9 @@ from edgekit.training.crowding import RETRY_S, Crowding
 class Course:
     """Steps one after the other; `step_s` says how long one takes on so many threads at a time."""
 
-    def __init__(self, threads, step_s, *, measured_s):
-        self.crowding, self.step_s, self.now, self.threads = Crowding(threads, measured_s), step_s, 0.0, threads
+    def __init__(self, threads, step_s, *, measured_s, most=None):
+        self.crowding = Crowding(threads, most=most or threads, step_s=measured_s, now=0.0)
+        self.step_s, self.now, self.threads = step_s, 0.0, threads
 
     def until(self, end):
         taken = []
@@ -52,6 +53,17 @@ def test_work_that_is_slow_on_any_number_of_threads_gets_all_of_them_back():
     assert course.threads == 2
     # That is how fast it goes now: nothing is taken away again.
     assert set(course.until(300)) == {2}
+
+
+def test_a_training_that_began_in_a_crowd_gets_its_threads_when_it_is_gone():
+    def step_s(threads, now):
+        return {1: 0.02, 2: 1.0}[threads] if now < 100 else 0.02 / threads
+
+    course = Course(1, step_s, measured_s=0.02, most=2)
+    crowded = course.until(100)
+    assert 0 < crowded.count(2) <= 6
+    course.until(400)
+    assert course.threads == 2
 
 
 def test_one_thread_stays_one():
