@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.required import absent
+
 _register_fake = torch.library.register_fake
 
 
@@ -46,8 +48,7 @@ def shared() -> Path:
     """The folder of real data and of a user's project beside the checkout (or at EDGEKIT_SHARED)."""
     folder = Path(os.environ.get("EDGEKIT_SHARED", Path(__file__).parents[2] / "shared"))
     if not (folder / "user-project" / "project.py").is_file():
-        message = f"no user project at {folder}: set EDGEKIT_SHARED to a folder that has user-project/ and data/"
-        if os.environ.get("EDGEKIT_REQUIRE_SHARED"):
-            pytest.fail(message)
-        pytest.skip(message)
+        absent(
+            "SHARED", f"no user project at {folder}: set EDGEKIT_SHARED to a folder that has user-project/ and data/"
+        )
     return folder

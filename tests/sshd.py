@@ -9,9 +9,10 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+
+from tests.required import absent
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -20,7 +21,7 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/l
 def real_host(tmp_path, monkeypatch):
     """A real sshd on the loopback, for one user and one key."""
     if SSHD is None or shutil.which("ssh-keygen") is None:
-        _absent("no sshd on this machine")
+        absent("SSHD", "no sshd on this machine")
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
     with socket.socket() as free:
@@ -48,16 +49,10 @@ def real_host(tmp_path, monkeypatch):
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             if server.poll() is not None:
-                _absent(f"sshd does not start here: {server.stderr.read().decode()[-200:]}")
+                absent("SSHD", f"sshd does not start here: {server.stderr.read().decode()[-200:]}")
             time.sleep(0.05)
         yield f"{getpass.getuser()}@127.0.0.1"
     finally:
         server.terminate()
         server.wait()
         server.stderr.close()
-
-
-def _absent(reason: str) -> NoReturn:
-    if os.environ.get("EDGEKIT_REQUIRE_SSHD"):
-        pytest.fail(reason)
-    pytest.skip(reason)

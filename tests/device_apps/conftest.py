@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.required import absent
+
 HERE = Path(__file__).parent
 node = runpy.run_path(str(HERE / "node.py"))
 cpp = runpy.run_path(str(HERE / "cpp.py"))
@@ -41,7 +43,7 @@ def drive(package, tmp_path_factory):
 def library():
     found = sorted([*cpp["CAPI"].glob("libonnxruntime.so.*"), *cpp["CAPI"].glob("libonnxruntime.*.dylib")])
     if not found:
-        cpp["skip"](f"no library of ONNX Runtime in {cpp['CAPI']}")
+        absent("CPP", f"no library of ONNX Runtime in {cpp['CAPI']}")
     return found[0]
 
 

@@ -9,23 +9,18 @@ import subprocess
 from pathlib import Path
 
 import onnxruntime
-import pytest
+
+from tests.required import absent
 
 SOURCE = Path(__file__).parents[2] / "tools/device_apps/cpp"
 CAPI = Path(onnxruntime.__file__).parent / "capi"
-
-
-def skip(reason):
-    if os.environ.get("EDGEKIT_REQUIRE_CPP"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def build(folder, *targets, **options):
     """Configure and build with cmake; returns where the programs are."""
     missing = [name for name in ("cmake", "c++") if shutil.which(name) is None]
     if missing:
-        skip(f"no {' and no '.join(missing)} here: the C++ loader is not built")
+        absent("CPP", f"no {' and no '.join(missing)} here: the C++ loader is not built")
     flags = [f"-D{name}={value}" for name, value in options.items()]
     subprocess.run(["cmake", "-S", SOURCE, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", *flags], check=True)
     subprocess.run(["cmake", "--build", folder, "-j", "2", "--target", *targets], check=True)

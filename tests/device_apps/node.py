@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
+from tests.required import absent
 
 APPS = Path(__file__).parents[2] / "tools" / "device_apps"
 SCRIPTS = Path(__file__).parent / "js"
@@ -21,7 +21,7 @@ def node():
     """The path of node; without it or npm the test skips, or fails where they are promised."""
     found = [shutil.which(name) for name in ("node", "npm")]
     if not all(found):
-        _absent("no node and npm here: the JavaScript package is not tested")
+        absent("NODE", "no node and npm here: the JavaScript package is not tested")
     return found[0]
 
 
@@ -69,15 +69,9 @@ def _modules(name):
         )
         if done.returncode:
             shutil.rmtree(partial, ignore_errors=True)
-            _absent(f"npm ci for {name}: {(done.stderr or done.stdout)[-600:]}")
+            absent("NODE", f"npm ci for {name}: {(done.stderr or done.stdout)[-600:]}")
         try:
             partial.rename(place)
         except OSError:  # Another test run was faster.
             shutil.rmtree(partial, ignore_errors=True)
     return place / "node_modules"
-
-
-def _absent(reason):
-    if os.environ.get("EDGEKIT_REQUIRE_NODE"):
-        pytest.fail(reason)
-    pytest.skip(reason)

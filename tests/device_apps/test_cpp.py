@@ -40,6 +40,7 @@ from edgekit.device.processing import (
 from edgekit.device.variants import rank
 from edgekit.errors import BundleError
 from edgekit.spec import IOSpec, TensorSpec
+from tests.required import absent
 
 pytestmark = pytest.mark.slow  # They install or compile what the default tests need not wait for.
 
@@ -51,7 +52,7 @@ OLD = "1.20.1"
 
 HERE = Path(__file__).parent
 cpp = runpy.run_path(str(HERE / "cpp.py"))
-Programs, build, skip = cpp["Programs"], cpp["build"], cpp["skip"]
+Programs, build = cpp["Programs"], cpp["build"]
 
 
 @pytest.fixture(scope="session")
@@ -939,7 +940,7 @@ SUPPRESSIONS = """
 def test_valgrind_finds_nothing(programs, library, bundles, tmp_path):
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        skip("no valgrind here")
+        absent("CPP", "no valgrind here")
     (tmp_path / "suppressions").write_text(SUPPRESSIONS)
     options = ["--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect"]
     watched = Programs(programs.folder, library, [valgrind, *options, f"--suppressions={tmp_path / 'suppressions'}"])

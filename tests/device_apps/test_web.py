@@ -7,7 +7,6 @@ import functools
 import http.server
 import io
 import json
-import os
 import runpy
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import pytest
 from PIL import Image
 
 from edgekit.device import load
+from tests.required import absent
 
 pytestmark = pytest.mark.slow  # They install or compile what the default tests need not wait for.
 
@@ -169,10 +169,7 @@ class Page:
 def browser(dist, tmp_path_factory):  # noqa: ARG001 - without node there is nothing to look at
     chromium = room["program"]()
     if chromium is None:
-        reason = "no Chromium here (chromium, chromium-browser, google-chrome): the page is not looked at"
-        if os.environ.get("EDGEKIT_REQUIRE_CHROMIUM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent("CHROMIUM", "no Chromium here (chromium, chromium-browser, google-chrome): the page is not looked at")
     # Its camera shows a test picture, its microphone beeps.
     media = tmp_path_factory.mktemp("chromium") / "chromium"
     media.write_text(

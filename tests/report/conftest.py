@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 
 from edgekit.report import read_run
 from edgekit.report.page import write_page
+from tests.required import absent
 
 
 def estimate(value, half=0.5, n=400):
@@ -170,10 +170,7 @@ def browser():
     room = runpy.run_path(str(Path(__file__).parent / "browser.py"))
     chromium = room["program"]()
     if chromium is None:
-        reason = "no Chromium here (chromium, chromium-browser, google-chrome): pages are not looked at"
-        if os.environ.get("EDGEKIT_REQUIRE_CHROMIUM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent("CHROMIUM", "no Chromium here (chromium, chromium-browser, google-chrome): pages are not looked at")
     found = room["Browser"](chromium)
     yield found
     found.close()

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from edgekit.workload import WorkloadConfig
+from tests.required import absent
 from tests.sshd import real_host  # noqa: F401 - a fixture
 
 AS = "postgres"
@@ -113,10 +114,10 @@ def postgresql():
     """The URL of a PostgreSQL that lives as long as the tests, on a socket in a folder of its own."""
     programs = _programs()
     if programs is None:
-        _missing("no PostgreSQL here: apt-get install postgresql")
+        absent("POSTGRESQL", "no PostgreSQL here: apt-get install postgresql")
     owner = {"user": AS, "group": AS, "extra_groups": []} if os.geteuid() == 0 else {}
     if owner and not any(user.pw_name == AS for user in pwd.getpwall()):
-        _missing(f"running as root, and there is no user {AS!r} to run PostgreSQL as")
+        absent("POSTGRESQL", f"running as root, and there is no user {AS!r} to run PostgreSQL as")
     folder = Path(tempfile.mkdtemp(prefix="edgekit-pg-"))
     if owner:
         shutil.chown(folder, AS, AS)
@@ -157,9 +158,3 @@ def _wait_for(programs: Path, folder: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail("PostgreSQL did not come up within 30 s")
-
-
-def _missing(reason: str) -> None:
-    if os.environ.get("EDGEKIT_REQUIRE_POSTGRESQL"):
-        pytest.fail(reason)
-    pytest.skip(reason)
