@@ -25,7 +25,7 @@ def float_graph(workload: Workload, source: ir.Model, plan: PrunePlan) -> ir.Mod
     try:
         return prune_graph(source, plan)
     except PruneError:
-        # The graph keeps these weights in a form of its own: the long way.
+        # Images are scaled, or the graph has an operator that drafts cannot follow: the long way.
         with tempfile.TemporaryDirectory(prefix="edgekit-draft-") as folder:
             pruned = export(
                 apply(workload.model(), plan),

@@ -100,7 +100,7 @@ def export(
     dimensions = open_dimensions(dynamic, names, tensors)
     # torch.export takes a size of one for a constant.
     traced = resized(tensors, dimensions, {name: max(2, size) for name, size in sizes_of(tensors, dimensions).items()})
-    known = [name for name, _ in (*twin.named_parameters(), *twin.named_buffers())]
+    known = dict([*twin.named_parameters(), *twin.named_buffers()])
     macs, parameters = mac_count(twin, example), parameter_count(twin)
     flat = Flat(twin, example)
     refused: list[str] = []

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from edgekit.export.dimensions import Names
 from edgekit.export.flat import PREFIX
@@ -30,7 +33,7 @@ _ROLES = {
 
 
 def rename(
-    model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], dimensions: Names, known: Iterable[str]
+    model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], dimensions: Names, known: Mapping[str, Tensor]
 ) -> None:
     """Name inputs, outputs, open dimensions, nodes, values and initializers, in place.
 
@@ -39,7 +42,7 @@ def rename(
         inputs: names of the inputs, in order.
         outputs: names of the outputs, in order.
         dimensions: names of the open dimensions of each input.
-        known: the names of the model's parameters and buffers, which initializers keep.
+        known: the model's parameters and buffers by their names, which initializers keep, also transposed.
     """
     graph = model.graph
     _rename_dimensions(model, dimensions)
@@ -59,10 +62,10 @@ def rename(
         node.name = _free(title, taken)
         for index, value in enumerate(node.outputs):
             value.name = final.get(value) or (node.name if index == 0 else _free(f"{node.name}.{index}", taken))
-    parameters = set(known)
-    for value, exported in originals.items():
-        original = exported.removeprefix(f"{PREFIX}.")
-        value.name = _free(original if original in parameters else _role(value, scopes), taken)
+    kept = {value: name for value, title in originals.items() if (name := title.removeprefix(f"{PREFIX}.")) in known}
+    matrices = {name: tensor for name, tensor in known.items() if tensor.ndim == 2 and name not in kept.values()}
+    for value in originals:
+        value.name = _free(kept.get(value) or _transposed(value, matrices) or _role(value, scopes), taken)
 
 
 def _scope(node: ir.Node) -> str:
@@ -92,6 +95,18 @@ def _role(value: ir.Value, scopes: dict[ir.Node, str]) -> str:
     roles = _ROLES.get(node.op_type, ())
     role = roles[index] if index < len(roles) else ""
     return f"{scopes.get(node, '')}.{role or f'{node.op_type}.constant'}".lstrip(".")
+
+
+def _transposed(value: ir.Value, matrices: Mapping[str, Tensor]) -> str | None:
+    """The name of the parameter that a factor of a product is, transposed: exporters fold that into its values."""
+    if value.const_value is None or not all(node.op_type == "MatMul" and index == 1 for node, index in value.uses()):
+        return None
+    for name, tensor in matrices.items():
+        if tuple(tensor.shape[::-1]) == tuple(value.const_value.shape.numpy()):
+            own = tensor.detach().cpu().to(torch.float32).numpy().T
+            if np.array_equal(own, value.const_value.numpy()):
+                return name
+    return None
 
 
 def _free(name: str, taken: set[str]) -> str:
