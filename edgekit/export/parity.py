@@ -20,10 +20,11 @@ RTOL = 1e-3
 ATOL_OF_MAX = 1e-5
 """Tolerances: |onnx - torch| <= ATOL_OF_MAX * max|torch| + RTOL * |torch|, for every value."""
 
-ROUNDING, MOST_OF_MAX = 4.0, 1e-3
+ROUNDING, MOST_OF_MAX = 4.0, 1e-2
 """A file that differs by more may still be as right as the model: some networks blow rounding errors up. It passes if
 it lies within ROUNDING times of the model's own distance from itself in double precision, and within MOST_OF_MAX *
-max|torch| of the model."""
+max|torch| of the model. An Inception-v4 with new weights, for one, lies 1.1e-3 * max|torch| from itself in double
+precision, its file 1.5e-3, and the two 2.1e-3 from each other."""
 
 BATCHES = (1, 2, 5)
 DRAWS = 3
