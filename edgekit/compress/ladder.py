@@ -21,11 +21,12 @@ A = TypeVar("A")
 FIRST_RATIO = 1.15
 """A rung that promises less is not worth a training of its own."""
 NEXT_RATIO = 1.12
-"""How much faster the next rung must promise to be: ten rungs reach three times the speed. A wider gap is filled where
-a knapsack finds a plan for it: a single decision may take more than one such step, and the budget may end within it."""
+"""How much faster the next rung must promise to be: fourteen rungs reach five times the speed. A wider gap is filled
+where a knapsack finds a plan for it: a single decision may take more than one such step, and the budget may end within
+it."""
 LEAST_LEFT = 0.2
 """Share of the latency below which gains no longer add up, so that predictions are fiction."""
-MOST_RUNGS = 10
+MOST_RUNGS = 14
 FASTEST_RATIO = FIRST_RATIO * NEXT_RATIO**MOST_RUNGS
 """The last rung is MOST_RUNGS - 1 steps above the first at most; plans beyond this ratio would be thrown away."""
 TRIED_TOGETHER = 4
