@@ -25,8 +25,10 @@ from edgekit.device.processing import (
     LogMelPreprocessing,
     Postprocessing,
     Preprocessing,
+    WaveformPreprocessing,
 )
 from edgekit.device.processing.classification import probabilities
+from edgekit.device.processing.waveform import EPSILON
 from edgekit.device.session import open_session
 from edgekit.errors import BundleError
 from edgekit.spec import IOSpec, TensorSpec
@@ -90,11 +92,11 @@ def bake(
     if not sides or set(sides) - set(SIDES):
         raise BundleError(f"got {list(sides)}", where="bake", rule=f"some of {', '.join(SIDES)}")
     front, back = "preprocessing" in sides, "postprocessing" in sides
-    if front and not isinstance(preprocessing, ImagePreprocessing | LogMelPreprocessing):
+    if front and not isinstance(preprocessing, ImagePreprocessing | LogMelPreprocessing | WaveformPreprocessing):
         raise BundleError(
             "no preprocessing" if preprocessing is None else f"preprocessing of the kind {preprocessing.kind}",
             where="bake",
-            rule="ONNX has operators for the kinds image and log_mel",
+            rule="ONNX has operators for the kinds image, log_mel and waveform",
         )
     if back and not isinstance(postprocessing, ClassificationPostprocessing | DetectionPostprocessing):
         raise BundleError(
@@ -220,6 +222,9 @@ class _Plan:
         source, target = self.inputs[0].name, self.old.inputs[0].name
         if isinstance(self.before, ImagePreprocessing):
             return bake_image(graph, self.before, source, target)
+        if isinstance(self.before, WaveformPreprocessing):
+            bake_waveform(graph, self.before, source, target)
+            return None
         assert isinstance(self.before, LogMelPreprocessing)
         bake_log_mel(graph, self.before, source, target)
         return None
@@ -476,6 +481,29 @@ def bake_log_mel(graph: BakedGraph, prepare: LogMelPreprocessing, source: str, t
         graph.add("Unsqueeze", shaped, _int64(1), into=target)
     else:
         graph.add("Identity", shaped, into=target)
+
+
+def bake_waveform(graph: BakedGraph, prepare: WaveformPreprocessing, source: str, target: str) -> None:
+    """Nodes from `source` float32 [n] to `target`; figures are taken in float64, as a long recording needs them."""
+    samples = source
+    if prepare.samples is not None:
+        samples = graph.add("Slice", samples, _int64(0), _int64(prepare.samples))
+    if prepare.normalize == "recording":
+        samples = _normal(graph, samples)
+    if prepare.samples is not None:
+        missing = graph.add("Sub", _int64(prepare.samples), graph.add("Shape", samples))
+        samples = graph.add("Pad", samples, graph.add("Concat", _int64(0), missing, axis=0))
+    if prepare.normalize == "input":
+        samples = _normal(graph, samples)
+    graph.add("Unsqueeze", samples, _int64(*range(len(prepare.layout))), into=target)
+
+
+def _normal(graph: BakedGraph, samples: str) -> str:
+    wide = graph.add("Cast", samples, to=TensorProto.DOUBLE)
+    centred = graph.add("Sub", wide, graph.add("ReduceMean", wide, _int64(0), keepdims=1))
+    variance = graph.add("ReduceMean", graph.add("Mul", centred, centred), _int64(0), keepdims=1)
+    spread = graph.add("Sqrt", graph.add("Add", variance, np.array(EPSILON)))
+    return graph.add("Cast", graph.add("Div", centred, spread), to=TensorProto.FLOAT)
 
 
 def bake_corners(graph: BakedGraph, after: DetectionPostprocessing, size: tuple[int, int]) -> str:

@@ -165,7 +165,7 @@ def workload_config(
         typer.Option(
             help="What happens to raw input, where --image-size, --mean and --std do not say it all: a JSON file with "
             'the bundle\'s object, such as {"kind": "image", "size": [640, 640], "fit": "letterbox", "pad": 114}. '
-            "Kinds: image, log_mel, wordpiece; what is left out has its default.",
+            "Kinds: image, log_mel, waveform, wordpiece; what is left out has its default.",
             rich_help_panel=WHAT,
         ),
     ] = None,

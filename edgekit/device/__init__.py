@@ -27,6 +27,7 @@ from edgekit.device.processing import (
     TextPostprocessing,
     TokenInputs,
     Vocabulary,
+    WaveformPreprocessing,
     WordpiecePreprocessing,
 )
 from edgekit.device.scenarios import Scenario
@@ -52,6 +53,7 @@ __all__ = [
     "TextPostprocessing",
     "TokenInputs",
     "Vocabulary",
+    "WaveformPreprocessing",
     "WordpiecePreprocessing",
     "benchmark",
     "describe",

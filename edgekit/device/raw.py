@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.device.processing import ImagePreprocessing, LogMelPreprocessing, Preprocessing
+from edgekit.device.processing import ImagePreprocessing, Preprocessing, SoundPreprocessing
 from edgekit.device.processing.image import read_image
 from edgekit.device.processing.sound import read_wav
 from edgekit.errors import DataError
@@ -24,7 +24,7 @@ def read_raw(raw: str | Path, preprocessing: Preprocessing) -> np.ndarray | str:
     """
     if isinstance(preprocessing, ImagePreprocessing):
         return read_image(Path(raw))
-    if isinstance(preprocessing, LogMelPreprocessing):
+    if isinstance(preprocessing, SoundPreprocessing):
         return read_wav(Path(raw), preprocessing.sample_rate)
     if isinstance(raw, str):
         return raw

@@ -45,6 +45,9 @@ class Tensor:
         return math.prod(self.shape)
 
 
+_TAKES = {"image": "image", "log_mel": "sound", "waveform": "sound", "wordpiece": "wordpiece"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """What snippets need to know of a bundle.
@@ -53,7 +56,7 @@ class Bundle:
         folder: its folder's name.
         inputs, output: the model's inputs, and the output that answers.
         labels: names of the classes.
-        takes: what `predict` takes: `image`, `log_mel`, `wordpiece`, or `tensors`.
+        takes: what `predict` takes: `image`, `sound`, `wordpiece`, or `tensors`.
         gives: what it answers: `classification`, `detection`, `text`, or `tensors`.
         sample_rate: of sound.
     """
@@ -80,7 +83,7 @@ class Bundle:
             inputs=tuple(inputs),
             output=next((each for each in outputs if each.name == name), outputs[0]),
             labels=tuple(about["labels"]),
-            takes=before.get("kind") or ("image" if pixels else "tensors"),
+            takes=_TAKES.get(before.get("kind", ""), "image" if pixels else "tensors"),
             gives=after.get("kind") or "tensors",
             sample_rate=before.get("sample_rate"),
         )
@@ -115,13 +118,13 @@ def python(bundle: Bundle) -> str:
     """edgekit.device: numpy and onnxruntime."""
     given = {
         "image": '"photo.jpg"',
-        "log_mel": '"sound.wav"',
+        "sound": '"sound.wav"',
         "wordpiece": '"A text of yours."',
         "tensors": "inputs",
     }[bundle.takes]
     remark = {
         "image": "  # a file, or uint8 [height, width, 3] in RGB order",
-        "log_mel": f"  # a file of {bundle.sample_rate} Hz, or samples [n] in [-1, 1]",
+        "sound": f"  # a file of {bundle.sample_rate} Hz, or samples [n] in [-1, 1]",
         "wordpiece": "",
         "tensors": "",
     }[bundle.takes]
@@ -140,7 +143,7 @@ def cpp(bundle: Bundle) -> str:
     """edgekit/edgekit.hpp: C++17, header-only, and ONNX Runtime's library."""
     given = {
         "image": "edgekit::ImageView{height, width, 3, pixels}",
-        "log_mel": "edgekit::Sound{samples}",
+        "sound": "edgekit::Sound{samples}",
         "wordpiece": '"A text of yours."',
         "tensors": "inputs",
     }[bundle.takes]
@@ -150,9 +153,7 @@ def cpp(bundle: Bundle) -> str:
             "const std::vector<std::uint8_t> bytes(height * width * 3);  // yours: RGB, row by row",
             "const std::uint8_t* pixels = bytes.data();",
         ],
-        "log_mel": [
-            f"const std::vector<float> samples({bundle.sample_rate});  // yours: mono, {bundle.sample_rate} Hz"
-        ],
+        "sound": [f"const std::vector<float> samples({bundle.sample_rate});  // yours: mono, {bundle.sample_rate} Hz"],
         "wordpiece": [],
         "tensors": [
             "edgekit::Tensors inputs;",
@@ -187,7 +188,7 @@ def javascript(bundle: Bundle) -> str:
         "image": [
             "const raw = context.getImageData(0, 0, canvas.width, canvas.height);  // or { data, width, height }"
         ],
-        "log_mel": [f"const raw = new Float32Array({bundle.sample_rate});  // yours: mono, {bundle.sample_rate} Hz"],
+        "sound": [f"const raw = new Float32Array({bundle.sample_rate});  // yours: mono, {bundle.sample_rate} Hz"],
         "wordpiece": ["const raw = 'A text of yours.';"],
         "tensors": [
             "const raw = {",

@@ -80,7 +80,8 @@ def wanted(about: Mapping[str, Any]) -> list[str]:
     )
     if before is None:
         return [f"The input: {shapes}."]
-    steps = {"image": _image, "log_mel": _log_mel, "wordpiece": _wordpiece}[before["kind"]](before)
+    kinds = {"image": _image, "log_mel": _log_mel, "waveform": _waveform, "wordpiece": _wordpiece}
+    steps = kinds[before["kind"]](before)
     head = f"The input: {shapes}. It is made of {_NOUNS[before['kind']]} in these steps, exactly:"
     baked = "`edgekit bundle --bake preprocessing` puts these steps into the graph."
     numbered = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
@@ -94,7 +95,7 @@ def fenced(language: str, code: str) -> list[str]:
     return [f"{fence}{language}", *code.split("\n"), fence]
 
 
-_NOUNS = {"image": "an image", "log_mel": "a recording", "wordpiece": "a text"}
+_NOUNS = {"image": "an image", "log_mel": "a recording", "waveform": "a recording", "wordpiece": "a text"}
 
 
 def _image(before: Mapping[str, Any]) -> list[str]:
@@ -119,7 +120,6 @@ def _image(before: Mapping[str, Any]) -> list[str]:
 
 
 def _log_mel(before: Mapping[str, Any]) -> list[str]:
-    length = "" if before["samples"] is None else f", cut or filled with zeros to {before['samples']}"
     where = "centred in frames of" if before["centre"] else "at the start of frames of"
     norm = "" if before["norm"] is None else f", norm {before['norm']}"
     floor = f"x + {before['floor']:g}" if before["floor_by"] == "add" else f"max(x, {before['floor']:g})"
@@ -127,13 +127,24 @@ def _log_mel(before: Mapping[str, Any]) -> list[str]:
     reflected = ", reflected at both ends" if before["centre"] else ""
     band = f"{before['mels']} mel filters from {before['low_hz']:g} to {before['high_hz']:g} Hz"
     return [
-        f"mono samples in [-1, 1] at {before['sample_rate']} Hz{length}",
+        _samples(before),
         f"{frames}, every {before['hop']}{reflected}",
         f"|spectrum| to the power of {before['power']}",
         f"{band}, scale {before['mel_scale']}{norm}",
         f"{before['log']} logarithm of {floor}, minus {before['mean']:g}, divided by {before['std']:g}",
         f"layout {before['layout']} (T: frames, F: mel bands)",
     ]
+
+
+def _waveform(before: Mapping[str, Any]) -> list[str]:
+    of = {"recording": "before zeros are filled in", "input": "with the zeros"}.get(before["normalize"])
+    normal = [] if of is None else [f"minus their mean, divided by sqrt(variance + 1e-7), taken {of}"]
+    return [_samples(before), *normal, f"layout {before['layout']} (T: samples)"]
+
+
+def _samples(before: Mapping[str, Any]) -> str:
+    length = "" if before["samples"] is None else f", cut or filled with zeros to {before['samples']}"
+    return f"mono samples in [-1, 1] at {before['sample_rate']} Hz{length}"
 
 
 def _wordpiece(before: Mapping[str, Any]) -> list[str]:

@@ -81,8 +81,8 @@ test = "net.py:test_data"
 # name = "my-model"
 
 # What happens to raw input, where image_size, mean and std do not say it all: the bundle's own object; what is left out
-# has its default. Kinds are image, log_mel and wordpiece. A longer one reads best as a table at the end of this file,
-# under [preprocessing].
+# has its default. Kinds are image, log_mel, waveform and wordpiece. A longer one reads best as a table at the end of
+# this file, under [preprocessing].
 # preprocessing = { kind = "image", size = [640, 640], fit = "letterbox", pad = 114 }
 
 # What becomes of the outputs, where they do not tell: classification, detection or text.

@@ -14,6 +14,7 @@ from edgekit.device import (
     DetectionPostprocessing,
     ImagePreprocessing,
     LogMelPreprocessing,
+    WaveformPreprocessing,
     load,
 )
 from edgekit.errors import BundleError
@@ -86,6 +87,18 @@ def test_sound_comes_out_to_float32(options):
     spec = spec_of(golden[0].inputs["x"], {"y": (1,)})
     made = bake(["preprocessing"], spec=spec, preprocessing=prepare, postprocessing=None, golden=golden)
     assert made.provenance["baked"]["input_difference"] <= 2e-4
+    assert made.spec.inputs == (TensorSpec(name="samples", dtype="float32", shape=("samples",)),)
+
+
+@pytest.mark.parametrize("samples", [None, 800])
+@pytest.mark.parametrize(("normalize", "layout"), [(None, "T"), ("recording", "1T"), ("input", "T")])
+def test_waveforms_come_out_to_float32(samples, normalize, layout):
+    prepare = WaveformPreprocessing(sample_rate=8000, samples=samples, normalize=normalize, layout=layout)
+    sounds = [(0.2 + 0.1 * RANDOM.standard_normal(n)).astype(np.float32) for n in (800, 650, 1300, 20)]
+    golden = [Golden(inputs={"x": prepare.apply(sound)}, outputs={"y": np.zeros(1)}, raw=sound) for sound in sounds]
+    spec = spec_of(golden[0].inputs["x"], {"y": (1,)})
+    made = bake(["preprocessing"], spec=spec, preprocessing=prepare, postprocessing=None, golden=golden)
+    assert made.provenance["baked"]["input_difference"] <= 1e-6
     assert made.spec.inputs == (TensorSpec(name="samples", dtype="float32", shape=("samples",)),)
 
 

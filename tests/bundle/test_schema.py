@@ -13,6 +13,7 @@ from edgekit.device import (
     LogMelPreprocessing,
     TextPostprocessing,
     TokenInputs,
+    WaveformPreprocessing,
     WordpiecePreprocessing,
 )
 from edgekit.device.manifest import Manifest
@@ -45,6 +46,8 @@ PROCESSING = [
     ImagePreprocessing(size=(32, 32), fit="letterbox", pad=114, mean=(0.5,), std=(0.5,)),
     LogMelPreprocessing(sample_rate=8000, window=256, hop=80),
     LogMelPreprocessing(sample_rate=8000, window=256, hop=80, samples=8000, fft=512, centre=True, norm="slaney"),
+    WaveformPreprocessing(sample_rate=16000),
+    WaveformPreprocessing(sample_rate=16000, samples=8000, normalize="input", layout="1T"),
     WordpiecePreprocessing(inputs=TokenInputs(ids="x"), length=8, first=None),
     ClassificationPostprocessing(output="y"),
     DetectionPostprocessing(boxes="y", scores="z", background=0),
@@ -109,6 +112,8 @@ def put(*keys_and_value):
         put("preprocessing", {**ImagePreprocessing(size=(4, 4)).to_dict(), "antialias": None}),
         put("preprocessing", {**LogMelPreprocessing(sample_rate=8000, window=256, hop=80).to_dict(), "fft": None}),
         put("preprocessing", {**LogMelPreprocessing(sample_rate=8000, window=256, hop=80).to_dict(), "floor": 0}),
+        put("preprocessing", {**WaveformPreprocessing(sample_rate=8000).to_dict(), "normalize": "both"}),
+        put("preprocessing", {**WaveformPreprocessing(sample_rate=8000).to_dict(), "samples": 0}),
         put("variants", []),
         put("variants", 0, "provider", "npu"),
         put("variants", 0, "target", "z80"),

@@ -421,7 +421,7 @@ def test_the_scan_counts_as_python_does_and_takes_no_more(programs, tmp_path):
             assert found["nodes"] == len(onnx.load_from_string(data).graph.node)
 
 
-@pytest.mark.parametrize("kind", ["image", "log_mel", "wordpiece", "classification", "detection", "text"])
+@pytest.mark.parametrize("kind", ["image", "log_mel", "waveform", "wordpiece", "classification", "detection", "text"])
 def test_the_shared_vectors(programs, tmp_path, kind):
     cases = json.loads((VECTORS / f"{kind}.json").read_text())
     given = [{key: each for key, each in case.items() if key != "expected"} for case in cases]
@@ -881,7 +881,7 @@ def test_sanitizers_find_nothing_in_what_is_right(sanitized, bundles, tmp_path):
     np.save(tmp_path / "photo.npy", photo(13, 20, 30))
     save_wav(tmp_path / "sound.wav", tone(1, 900), width=3)
     (tmp_path / "text.txt").write_text("the fox")
-    for kind in ("image", "log_mel", "wordpiece", "classification", "detection", "text"):
+    for kind in ("image", "log_mel", "waveform", "wordpiece", "classification", "detection", "text"):
         (tmp_path / "cases.json").write_text(json.dumps({"cases": json.loads((VECTORS / f"{kind}.json").read_text())}))
         sanitized.probe("process", kind, tmp_path / "cases.json")
     for bundle in vars(bundles).values():

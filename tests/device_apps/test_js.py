@@ -136,7 +136,7 @@ def computed(package):
     return node["run"](package / "vectors.mjs", VECTORS, where=package)
 
 
-@pytest.mark.parametrize("kind", ["image", "log_mel", "wordpiece", "classification", "detection", "text"])
+@pytest.mark.parametrize("kind", ["image", "log_mel", "waveform", "wordpiece", "classification", "detection", "text"])
 def test_shared_vectors(computed, kind):
     found = computed[kind]
     cases = json.loads((VECTORS / f"{kind}.json").read_text())

@@ -58,6 +58,7 @@ SOUND = {
     "std": 4,
     "layout": "TF",
 }
+WAVES = {"kind": "waveform", "sample_rate": 16000, "samples": 4000, "normalize": "recording", "layout": "1T"}
 WORDS = {
     "kind": "wordpiece",
     "vocabulary": "edgekit/vocabulary.txt",
@@ -73,6 +74,7 @@ KINDS = {
     "image": ([("image", "float32", ["batch", 3, 4, 6])], IMAGE),
     "baked": ([("pixels", "uint8", ["height", "width", 3])], None),
     "sound": ([("features", "float32", ["batch", 97, 40])], SOUND),
+    "waves": ([("samples", "float32", ["batch", 1, 4000])], WAVES),
     "text": ([("ids", "int64", [1, 16])], WORDS),
     "tensors": ([("a", "float32", ["batch", 7]), ("input.1", "int64", [1, 5])], None),
 }
@@ -225,6 +227,9 @@ def test_what_the_input_is_made_of():
     sound = "\n".join(wanted(about("sound")))
     for words in ("8000 Hz", "windows of 256 samples", "frames of 512", "every 80", "40 mel", "x + 1e-05", "minus -4"):
         assert words in sound
+    waves = "\n".join(wanted(about("waves")))
+    for words in ("16000 Hz, cut or filled with zeros to 4000", "taken before zeros are filled in", "layout 1T"):
+        assert words in waves
     text = "\n".join(wanted(about("text")))
     for words in ("lower case", "edgekit/vocabulary.txt", "first `[CLS]`", "padded to 16"):
         assert words in text

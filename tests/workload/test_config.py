@@ -66,7 +66,10 @@ def test_options_override_the_file_and_their_paths_start_here(tmp_path):
         ("mean = [0.5]", ["mean, std is ((0.5,), None)"]),
         ("mean = [0.5]\nstd = [0.0]", ["std is (0.0,)", "positive numbers"]),
         ('preprocessing = "image"', ["preprocessing is 'image'", "a table with `kind`"]),
-        ('[preprocessing]\nkind = "picture"', ["got 'picture'", "preprocessing.kind", "image, log_mel, wordpiece"]),
+        (
+            '[preprocessing]\nkind = "picture"',
+            ["got 'picture'", "preprocessing.kind", "image, log_mel, waveform, wordpiece"],
+        ),
         ('[preprocessing]\nkind = "image"\nsize = [4, 0]', ["got [4, 0]", "preprocessing.size"]),
         ('[postprocessing]\nkind = "text"', ["missing", "postprocessing.output"]),
         ('task = "detection"', ["task is 'detection'", "classification, multilabel"]),

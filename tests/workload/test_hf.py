@@ -118,6 +118,37 @@ def test_an_audio_model_gives_logits(transformers, tmp_path):
         assert torch.equal(found, own.eval()(sounds).logits)
 
 
+@pytest.mark.parametrize(("mask", "of"), [(True, "recording"), (False, "input")])
+def test_a_network_that_listens_to_the_waveform_says_how_it_wants_it(transformers, tmp_path, mask, of):
+    config = transformers.Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_stride=(5, 2),
+        conv_kernel=(10, 3),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        classifier_proj_size=8,
+        num_labels=3,
+    )
+    own = transformers.Wav2Vec2ForSequenceClassification(config).eval()
+    own.save_pretrained(tmp_path / "w")
+    extractor = transformers.Wav2Vec2FeatureExtractor(sampling_rate=8000, return_attention_mask=mask)
+    extractor.save_pretrained(tmp_path / "w")
+    source = load_model(f"hf:{tmp_path / 'w'}")
+    before = source.preprocessing
+    assert (before.sample_rate, before.samples, before.normalize) == (8000, None, of)
+    sound = np.random.default_rng(0).standard_normal(400).astype(np.float32)
+    wanted = extractor(sound, sampling_rate=8000, return_tensors="np")["input_values"]
+    np.testing.assert_allclose(before.apply(sound), wanted, atol=1e-5)
+    with torch.no_grad():
+        found = source.factory().eval()(torch.from_numpy(wanted))
+        assert torch.equal(found, own(torch.from_numpy(wanted)).logits)
+
+
 PROCESSORS = {
     "stretch": {"size": {"height": 32, "width": 32}, "resample": 2},
     "crop": {

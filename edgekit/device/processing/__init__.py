@@ -10,6 +10,7 @@ from edgekit.device.processing.image import ImagePreprocessing
 from edgekit.device.processing.kinds import (
     Postprocessing,
     Preprocessing,
+    SoundPreprocessing,
     postprocessing_from,
     prepared,
     preprocessing_from,
@@ -18,6 +19,7 @@ from edgekit.device.processing.kinds import (
 from edgekit.device.processing.log_mel import LogMelPreprocessing
 from edgekit.device.processing.text import TextPostprocessing
 from edgekit.device.processing.vocabulary import VOCABULARY_FILE, Vocabulary
+from edgekit.device.processing.waveform import WaveformPreprocessing
 from edgekit.device.processing.wordpiece import TokenInputs, WordpiecePreprocessing
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     "Postprocessing",
     "Prediction",
     "Preprocessing",
+    "SoundPreprocessing",
     "TextPostprocessing",
     "TokenInputs",
     "Vocabulary",
+    "WaveformPreprocessing",
     "WordpiecePreprocessing",
     "postprocessing_from",
     "prepared",

@@ -13,17 +13,23 @@ from edgekit.device.processing.image import ImagePreprocessing
 from edgekit.device.processing.log_mel import LogMelPreprocessing
 from edgekit.device.processing.text import TextPostprocessing
 from edgekit.device.processing.vocabulary import Vocabulary
+from edgekit.device.processing.waveform import WaveformPreprocessing
 from edgekit.device.processing.wordpiece import WordpiecePreprocessing
 from edgekit.errors import DataError, did_you_mean
 from edgekit.spec import Feeds, IOSpec
 
-Preprocessing = ImagePreprocessing | LogMelPreprocessing | WordpiecePreprocessing
+SoundPreprocessing = LogMelPreprocessing | WaveformPreprocessing
+"""From a recording to a model's input."""
+
+Preprocessing = ImagePreprocessing | SoundPreprocessing | WordpiecePreprocessing
 """From raw input (an image, a recording, a text) to a model's inputs."""
 
 Postprocessing = ClassificationPostprocessing | DetectionPostprocessing | TextPostprocessing
 """From a model's outputs to an answer (labels, boxes, a text)."""
 
-_BEFORE = {each.kind: each for each in (ImagePreprocessing, LogMelPreprocessing, WordpiecePreprocessing)}
+_BEFORE = {
+    each.kind: each for each in (ImagePreprocessing, LogMelPreprocessing, WaveformPreprocessing, WordpiecePreprocessing)
+}
 _AFTER = {each.kind: each for each in (ClassificationPostprocessing, DetectionPostprocessing, TextPostprocessing)}
 
 

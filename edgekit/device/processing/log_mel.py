@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from edgekit.device.processing import fields
-from edgekit.device.processing.sound import MAX_SAMPLES, read_wav
+from edgekit.device.processing.sound import MAX_SAMPLES, checked, read_wav
 from edgekit.errors import DataError
 
 WindowFunction = Literal["hann", "hann_symmetric", "hamming"]
@@ -200,23 +200,6 @@ class LogMelPreprocessing:
         if complete and (data["fft"] is None or data["high_hz"] is None):  # type: ignore[index]  # read() saw a mapping
             raise DataError("got None", where=f"{where}.fft or {where}.high_hz", rule="numbers")
         return made
-
-
-def checked(samples: np.ndarray) -> np.ndarray:
-    """`samples` as float64 [n] in [-1, 1].
-
-    Raises:
-        DataError: they are no such recording.
-    """
-    fits = samples.ndim == 1 and 0 < samples.size <= MAX_SAMPLES
-    if not fits or (samples.dtype != np.int16 and samples.dtype.kind != "f") or not np.all(np.isfinite(samples)):
-        raise DataError(
-            f"got {samples.dtype} {list(samples.shape)}" + (", not all finite" if fits else ""),
-            where="sound",
-            rule=f"samples [n] of one channel: floats in [-1, 1], or int16; 1 to {MAX_SAMPLES} of them",
-            way_out="average the channels; a prepared tensor goes in by name: predict({'input': tensor})",
-        )
-    return samples / 32768.0 if samples.dtype == np.int16 else samples.astype(np.float64)
 
 
 def _mel(hz: float, scale: MelScale) -> float:

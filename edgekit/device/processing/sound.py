@@ -53,6 +53,23 @@ def read_wav(path: Path, sample_rate: int) -> np.ndarray:
     return mixed
 
 
+def checked(samples: np.ndarray) -> np.ndarray:
+    """`samples` as float64 [n] in [-1, 1].
+
+    Raises:
+        DataError: they are no such recording.
+    """
+    fits = samples.ndim == 1 and 0 < samples.size <= MAX_SAMPLES
+    if not fits or (samples.dtype != np.int16 and samples.dtype.kind != "f") or not np.all(np.isfinite(samples)):
+        raise DataError(
+            f"got {samples.dtype} {list(samples.shape)}" + (", not all finite" if fits else ""),
+            where="sound",
+            rule=f"samples [n] of one channel: floats in [-1, 1], or int16; 1 to {MAX_SAMPLES} of them",
+            way_out="average the channels; a prepared tensor goes in by name: predict({'input': tensor})",
+        )
+    return samples / 32768.0 if samples.dtype == np.int16 else samples.astype(np.float64)
+
+
 def _values(data: bytes, width: int) -> np.ndarray:
     """Little-endian PCM as float64 in [-1, 1)."""
     if width == 1:  # The only width without a sign.

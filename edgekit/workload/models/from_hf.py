@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
 from edgekit.data import split_options
-from edgekit.device.processing import Preprocessing, TokenInputs, WordpiecePreprocessing
+from edgekit.device.processing import Preprocessing, TokenInputs, WaveformPreprocessing, WordpiecePreprocessing
 from edgekit.errors import WorkloadError, did_you_mean
 from edgekit.workload.models.images import image_preprocessing
 from edgekit.workload.models.optional import broken, optional
@@ -90,7 +90,7 @@ def from_hf(reference: str, *, trusted: Path | None = None) -> ModelSource:
     library.utils.logging.disable_progress_bar()  # Only the command line shows progress.
     settings = _config(library, path, reference)
     architecture = next(iter(settings.architectures or ()), type(settings).__name__)
-    kind = next((each for each in KINDS if architecture.endswith(each)), None)
+    kind = _kind(library, architecture)
     if kind is None:
         raise WorkloadError(
             f"a {architecture}",
@@ -109,8 +109,15 @@ def from_hf(reference: str, *, trusted: Path | None = None) -> ModelSource:
         return ModelSource(
             factory=factory, preprocessing=before, vocabulary=vocabulary, text=text, labels=_labels(settings)
         )
-    before_image = _preprocessing(library, path, settings, reference) if is_image else None
-    return ModelSource(factory=factory, preprocessing=before_image, labels=_labels(settings))
+    before_raw = _preprocessing(library, path, settings, reference) if is_image else _listening(library, path)
+    return ModelSource(factory=factory, preprocessing=before_raw, labels=_labels(settings))
+
+
+def _kind(library: Any, architecture: str) -> str | None:
+    # Most networks that classify sounds are called ForSequenceClassification, as those of texts are.
+    if architecture in library.models.auto.modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values():
+        return "ForAudioClassification"
+    return next((each for each in KINDS if architecture.endswith(each)), None)
 
 
 def _config(library: Any, path: str, reference: str) -> Any:
@@ -225,6 +232,18 @@ def _preprocessing(library: Any, path: str, settings: Any, reference: str) -> Pr
         std=entries["image_std"] if normal and entries.get("image_std") else (1.0, 1.0, 1.0),
         scale=float(entries.get("rescale_factor", 1 / 255)) if entries.get("do_rescale", True) else 1.0,
         where=reference,
+    )
+
+
+def _listening(library: Any, path: str) -> WaveformPreprocessing | None:
+    """What the feature extractor of a network that listens to the waveform does; of spectrograms it makes its own."""
+    entries = _file(library, path, "preprocessor_config.json") or {}
+    if entries.get("feature_extractor_type") != "Wav2Vec2FeatureExtractor":
+        return None
+    of: Literal["recording", "input"] = "recording" if entries.get("return_attention_mask", False) else "input"
+    return WaveformPreprocessing(
+        sample_rate=int(entries.get("sampling_rate", 16_000)),
+        normalize=of if entries.get("do_normalize", True) else None,
     )
 
 

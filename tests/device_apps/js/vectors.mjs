@@ -8,6 +8,7 @@ import { geometry } from './src/processing/geometry.js';
 import { pixels, prepareImage } from './src/processing/image.js';
 import { postprocessingFrom, preprocessingFrom } from './src/processing/kinds.js';
 import { prepareLogMel } from './src/processing/log-mel.js';
+import { prepareWaveform } from './src/processing/waveform.js';
 import { textOf } from './src/processing/text.js';
 import { readVocabulary } from './src/processing/vocabulary.js';
 import { prepareWordpiece } from './src/processing/wordpiece.js';
@@ -23,6 +24,7 @@ const vocabulary = (tokens) => readVocabulary(new TextEncoder().encode(tokens.jo
 
 const KINDS = {
   image: ({ preprocessing, raw }) => prepareImage(pixels(array(raw.image)), before(preprocessing)),
+  waveform: ({ preprocessing, raw }) => prepareWaveform(array(raw.samples).data, before(preprocessing)),
   log_mel: ({ preprocessing, raw }) => prepareLogMel(array(raw.samples).data, before(preprocessing)),
   wordpiece: ({ preprocessing, raw, vocabulary: tokens }) => prepareWordpiece(raw.text, before(preprocessing), vocabulary(tokens)),
   classification: ({ postprocessing, outputs, labels }) => classify(arrays(outputs), labels, after(postprocessing)),

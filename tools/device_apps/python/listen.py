@@ -3,9 +3,9 @@
     python listen.py keywords.edgekit recording.wav
     arecord -q -t raw -f S16_LE -r 8000 -c 1 | python listen.py keywords.edgekit -
 
-The bundle must take sound (preprocessing `log_mel`) and give labels. An event begins where the mean probability of the
-last windows reaches `--on`, and only after it has fallen below `--off` can the same label begin again: one word is one
-event, however many windows hear it. Needs edgekit with onnxruntime, nothing else.
+The bundle must take sound (preprocessing `log_mel` or `waveform`) and give labels. An event begins where the mean
+probability of the last windows reaches `--on`, and only after it has fallen below `--off` can the same label begin
+again: one word is one event, however many windows hear it. Needs edgekit with onnxruntime, nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from edgekit.device import Prediction, load
-from edgekit.device.processing import LogMelPreprocessing
+from edgekit.device.processing import SoundPreprocessing
 from edgekit.device.processing.sound import read_wav
 from edgekit.errors import BundleError, EdgekitError
 
@@ -103,11 +103,11 @@ def heard(options: argparse.Namespace) -> Iterator[Event]:
     """The events in a source."""
     model = load(options.bundle, threads=options.threads)
     before = model.preprocessing
-    if not isinstance(before, LogMelPreprocessing) or not model.labels:
+    if not isinstance(before, SoundPreprocessing) or not model.labels:
         raise BundleError(
             f"preprocessing {'none' if before is None else before.kind}, {len(model.labels)} labels",
             where=str(options.bundle),
-            rule="preprocessing log_mel, and labels",
+            rule="preprocessing log_mel or waveform, and labels",
             way_out="write it with them: `edgekit bundle --preprocessing FILE.json`",
         )
     rate = before.sample_rate

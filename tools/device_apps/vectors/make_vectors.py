@@ -25,6 +25,7 @@ from edgekit.device.processing import (
     TextPostprocessing,
     TokenInputs,
     Vocabulary,
+    WaveformPreprocessing,
     WordpiecePreprocessing,
 )
 
@@ -57,6 +58,7 @@ def vectors() -> dict[str, list[dict[str, Any]]]:
     return {
         "image": list(_image()),
         "log_mel": list(_log_mel()),
+        "waveform": list(_waveform()),
         "wordpiece": list(_wordpiece()),
         "classification": list(_classification()),
         "detection": list(_detection()),
@@ -140,15 +142,41 @@ def _log_mel() -> Iterator[dict[str, Any]]:
     }
     for seed, (name, (dtype, length, options)) in enumerate(cases.items()):
         prepare = LogMelPreprocessing(**options)
-        random = np.random.default_rng(seed)
-        tone = 0.5 * np.sin(np.arange(length) * random.uniform(0.1, 1.5)) + 0.1 * random.standard_normal(length)
-        samples = (tone * 20000).astype(np.int16) if dtype == "int16" else np.round(tone, 4).astype(np.float32)
+        samples = _sound(seed, dtype, length)
         yield {
             "name": name,
             "preprocessing": prepare.to_dict(),
             "raw": {"samples": _tensor(samples)},
             "expected": _tensor(prepare.apply(samples)),
             "tolerance": 1e-4,
+        }
+
+
+def _sound(seed: int, dtype: str, length: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    tone = 0.5 * np.sin(np.arange(length) * random.uniform(0.1, 1.5)) + 0.1 * random.standard_normal(length)
+    return (tone * 20000).astype(np.int16) if dtype == "int16" else np.round(tone, 4).astype(np.float32)
+
+
+def _waveform() -> Iterator[dict[str, Any]]:
+    cases: dict[str, tuple[str, int, dict[str, Any]]] = {
+        "as it is": ("float32", 40, {}),
+        "cut": ("int16", 50, {"samples": 32, "layout": "1T"}),
+        "filled": ("int16", 20, {"samples": 32}),
+        "normalized": ("float32", 40, {"normalize": "recording"}),
+        "cut, then normalized": ("int16", 50, {"samples": 32, "normalize": "recording"}),
+        "normalized, then filled": ("float32", 20, {"samples": 32, "normalize": "recording", "layout": "1T"}),
+        "filled, then normalized": ("int16", 20, {"samples": 32, "normalize": "input"}),
+    }
+    for seed, (name, (dtype, length, options)) in enumerate(cases.items()):
+        prepare = WaveformPreprocessing(sample_rate=16000, **options)
+        samples = _sound(seed, dtype, length)
+        yield {
+            "name": name,
+            "preprocessing": prepare.to_dict(),
+            "raw": {"samples": _tensor(samples)},
+            "expected": _tensor(prepare.apply(samples)),
+            "tolerance": 1e-6,
         }
 
 

@@ -91,13 +91,14 @@ std::string processed(const std::string& kind, const Json& data) {
     const edgekit::ImageView view{side(0), side(1), image.shape.size() == 3 ? side(2) : 1, image.bytes.data(), 0};
     return write(ImagePreprocessing::read(before(), "preprocessing", true).apply(view));
   }
-  if (kind == "log_mel") {
+  if (kind == "log_mel" || kind == "waveform") {
     const Tensor samples = tensor(*data.find("raw")->find("samples"));
     edgekit::Sound sound;
     for (const double value : samples.doubles()) {
       sound.samples.push_back(static_cast<float>(value / (samples.dtype == edgekit::DType::int16 ? 32768.0 : 1.0)));
     }
-    return write(LogMelPreprocessing::read(before(), "preprocessing", true).apply(sound));
+    if (kind == "log_mel") return write(LogMelPreprocessing::read(before(), "preprocessing", true).apply(sound));
+    return write(WaveformPreprocessing::read(before(), "preprocessing", true).apply(sound));
   }
   if (kind == "wordpiece") {
     const auto made = WordpiecePreprocessing::read(before(), "preprocessing", true)

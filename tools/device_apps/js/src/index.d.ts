@@ -40,7 +40,7 @@ export interface Choice { variant: Variant; reason: string; compromise: string; 
 /** What `edgekit/bundle.json` says; keys of preprocessing and postprocessing are as they stand there. */
 export interface Manifest {
   name: string; created: string; io: Io; labels: string[];
-  preprocessing: ({ kind: 'image' | 'log_mel' | 'wordpiece' } & Record<string, any>) | null;
+  preprocessing: ({ kind: 'image' | 'log_mel' | 'waveform' | 'wordpiece' } & Record<string, any>) | null;
   postprocessing: ({ kind: 'classification' | 'detection' | 'text' } & Record<string, any>) | null;
   metrics: Record<string, any>; provenance: Record<string, any>; variants: Variant[]; goldenSamples: number;
   files: Map<string, { sha256: string; size: number }>;

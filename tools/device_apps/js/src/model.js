@@ -10,6 +10,7 @@ import { detect } from './processing/detection.js';
 import { geometry } from './processing/geometry.js';
 import { pixels, prepareImage } from './processing/image.js';
 import { prepareLogMel } from './processing/log-mel.js';
+import { prepareWaveform } from './processing/waveform.js';
 import { textOf } from './processing/text.js';
 import { readVocabulary } from './processing/vocabulary.js';
 import { checkVocabulary, prepareWordpiece } from './processing/wordpiece.js';
@@ -168,7 +169,8 @@ export class Model {
     }
     const shaped = prepared(raw, spec);
     if (shaped) return { feeds: { [spec.name]: shaped }, image: null };
-    if (how?.kind === 'log_mel') return { feeds: { [spec.name]: prepareLogMel(ArrayBuffer.isView(raw) ? raw : raw?.data, how) }, image: null };
+    const listen = { log_mel: prepareLogMel, waveform: prepareWaveform }[how?.kind];
+    if (listen) return { feeds: { [spec.name]: listen(ArrayBuffer.isView(raw) ? raw : raw?.data, how) }, image: null };
     if (how?.kind === 'image') {
       const image = pixels(raw);
       return { feeds: { [spec.name]: prepareImage(image, how) }, image: [image.height, image.width] };

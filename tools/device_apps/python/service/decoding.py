@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.device import Model
 from edgekit.device.model import Raw
-from edgekit.device.processing import LogMelPreprocessing, WordpiecePreprocessing
+from edgekit.device.processing import SoundPreprocessing, WordpiecePreprocessing
 from edgekit.device.processing.image import read_image
 from edgekit.device.strict_json import parse
 from edgekit.errors import BundleError, DataError
@@ -54,7 +54,7 @@ def _raw(model: Model, value: Any) -> Raw:
         return value
     if before is None:
         return array(value, model.spec.inputs[0].dtype, "body.raw")
-    return array(value, "float32" if isinstance(before, LogMelPreprocessing) else "uint8", "body.raw")
+    return array(value, "float32" if isinstance(before, SoundPreprocessing) else "uint8", "body.raw")
 
 
 def array(value: Any, dtype: str, where: str) -> np.ndarray:

@@ -58,7 +58,7 @@ function refuse(error, name) {
 
 /** What raw input a bundle takes: image, sound, text, or (as tensors) none. */
 function kindOf({ preprocessing, io: { inputs } }) {
-  if (preprocessing) return { image: 'image', log_mel: 'sound', wordpiece: 'text' }[preprocessing.kind];
+  if (preprocessing) return { image: 'image', log_mel: 'sound', waveform: 'sound', wordpiece: 'text' }[preprocessing.kind];
   const [{ dtype, shape }] = inputs;
   return inputs.length === 1 && dtype === 'uint8' && shape.length === 3 && shape[2] === 3 ? 'image' : 'tensors';
 }

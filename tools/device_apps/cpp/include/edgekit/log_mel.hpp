@@ -11,22 +11,10 @@
 #include <vector>
 
 #include "fields.hpp"
+#include "sound.hpp"
 #include "tensor.hpp"
 
 namespace edgekit {
-
-/// A recording of one channel, in [-1, 1].
-struct Sound {
-  std::vector<float> samples;
-
-  /// Of 16-bit samples.
-  static Sound from_pcm(const std::int16_t* pcm, std::size_t count) {
-    Sound made;
-    made.samples.reserve(count);
-    for (std::size_t i = 0; i < count; ++i) made.samples.push_back(static_cast<float>(pcm[i]) / 32768.0f);
-    return made;
-  }
-};
 
 namespace detail {
 
@@ -104,8 +92,6 @@ class Fourier {
 /// double precision, rounded to float32 at the end.
 class LogMelPreprocessing {
  public:
-  static constexpr std::int64_t max_samples = 100'000'000;
-
   static LogMelPreprocessing read(const Json& data, const std::string& where, bool strict) {
     const Fields fields(data, where,
                         {"kind", "sample_rate", "samples", "window", "fft", "hop", "centre", "window_function", "power",
@@ -143,12 +129,8 @@ class LogMelPreprocessing {
 
   /// The model's input float32 in the shape that `layout` says.
   Tensor apply(const Sound& sound) const {
+    check(sound);
     const std::size_t given = sound.samples.size();
-    const bool finite = std::all_of(sound.samples.begin(), sound.samples.end(), [](float x) { return std::isfinite(x); });
-    if (given == 0 || given > size(max_samples) || !finite) {
-      refuse(Kind::data, "got " + std::to_string(given) + " samples" + (finite ? "" : ", not all finite"), "sound",
-             "samples of one channel in [-1, 1], 1 to " + std::to_string(max_samples) + " of them");
-    }
     std::vector<double> samples(samples_ != 0 ? samples_ : std::max(given, shortest()), 0.0);
     std::copy_n(sound.samples.begin(), std::min(given, samples.size()), samples.begin());
     if (centre_) samples = reflected(samples, fft_ / 2);

@@ -16,7 +16,9 @@
 #include "image.hpp"
 #include "json.hpp"
 #include "log_mel.hpp"
+#include "sound.hpp"
 #include "tensor.hpp"
+#include "waveform.hpp"
 #include "wordpiece.hpp"
 
 namespace edgekit {
@@ -70,7 +72,22 @@ constexpr std::int64_t max_file_bytes = 2147483647;
 constexpr std::size_t longest_path = 240;
 constexpr std::uint64_t max_elements = 1u << 28;  // of an input or output
 
-using Preprocessing = std::variant<std::monostate, ImagePreprocessing, LogMelPreprocessing, WordpiecePreprocessing>;
+using Preprocessing = std::variant<std::monostate, ImagePreprocessing, LogMelPreprocessing, WaveformPreprocessing,
+                                   WordpiecePreprocessing>;
+/// Hz of the recordings that a preprocessing takes; none where it takes no sound.
+inline std::optional<std::int64_t> sample_rate_of(const Preprocessing& before) {
+  if (const auto* mels = std::get_if<LogMelPreprocessing>(&before)) return mels->sample_rate();
+  if (const auto* samples = std::get_if<WaveformPreprocessing>(&before)) return samples->sample_rate();
+  return std::nullopt;
+}
+
+/// The model's input of a recording; none where the preprocessing takes no sound.
+inline std::optional<Tensor> heard(const Preprocessing& before, const Sound& sound) {
+  if (const auto* mels = std::get_if<LogMelPreprocessing>(&before)) return mels->apply(sound);
+  if (const auto* samples = std::get_if<WaveformPreprocessing>(&before)) return samples->apply(sound);
+  return std::nullopt;
+}
+
 using Postprocessing =
     std::variant<std::monostate, ClassificationPostprocessing, DetectionPostprocessing, TextPostprocessing>;
 
@@ -356,9 +373,10 @@ struct Manifest {
 
   void read_preprocessing(const Json& data, const std::string& where, bool strict) {
     if (data.is_null()) return;
-    const std::string kind = kind_of(data, where, {"image", "log_mel", "wordpiece"});
+    const std::string kind = kind_of(data, where, {"image", "log_mel", "waveform", "wordpiece"});
     if (kind == "image") preprocessing = ImagePreprocessing::read(data, where, strict);
     if (kind == "log_mel") preprocessing = LogMelPreprocessing::read(data, where, strict);
+    if (kind == "waveform") preprocessing = WaveformPreprocessing::read(data, where, strict);
     if (kind == "wordpiece") preprocessing = WordpiecePreprocessing::read(data, where, strict);
   }
 

@@ -117,8 +117,7 @@ class Model {
   const std::string& runtime_version() const noexcept { return library_->version(); }
   /// Hz of the recordings that the model takes; none for models that take no sound.
   std::optional<std::int64_t> sample_rate() const noexcept {
-    const auto* sound = std::get_if<detail::LogMelPreprocessing>(&manifest().preprocessing);
-    return sound != nullptr ? std::optional<std::int64_t>(sound->sample_rate()) : std::nullopt;
+    return detail::sample_rate_of(manifest().preprocessing);
   }
 
   /// Which variant runs, why, and what is wrong with that, in lines.
@@ -142,13 +141,12 @@ class Model {
   /// Predict from a recording of the rate `sample_rate()`.
   Result<Answer> predict(const Sound& sound) const noexcept {
     return detail::guarded<Answer>([&] {
-      const auto* before = std::get_if<detail::LogMelPreprocessing>(&manifest().preprocessing);
-      if (before == nullptr) {
+      const std::optional<Tensor> input = detail::heard(manifest().preprocessing, sound);
+      if (!input) {
         const Tensor raw = Tensor::of({static_cast<std::int64_t>(sound.samples.size())}, sound.samples);
         return answer(bare(raw), nullptr);
       }
-      const Tensor input = before->apply(sound);
-      return answer({&input}, nullptr);
+      return answer({&*input}, nullptr);
     });
   }
   /// Predict from a text, which must be ASCII.
@@ -336,10 +334,9 @@ class Model {
       const Tensor input = image->apply(seen);
       return answer({&input}, &seen);
     }
-    const auto* sound = std::get_if<detail::LogMelPreprocessing>(&manifest().preprocessing);
-    if (sound != nullptr && is_sound(tensor)) {
-      const Tensor input = sound->apply(recording(tensor));
-      return answer({&input}, nullptr);
+    if (sample_rate() && is_sound(tensor)) {
+      const std::optional<Tensor> input = detail::heard(manifest().preprocessing, recording(tensor));
+      return answer({&*input}, nullptr);
     }
     return answer({&tensor}, nullptr);  // whose check says what is wrong with it
   }
@@ -466,9 +463,9 @@ class Model {
       if (kind == nullptr) wrong();
       prepared[input] = kind->apply(*image);
     } else if (const auto* sound = std::get_if<Sound>(&raw)) {
-      const auto* kind = std::get_if<detail::LogMelPreprocessing>(&before);
-      if (kind == nullptr) wrong();
-      prepared[input] = kind->apply(*sound);
+      std::optional<Tensor> made_of_it = detail::heard(before, *sound);
+      if (!made_of_it) wrong();
+      prepared[input] = std::move(*made_of_it);
     } else if (const auto* text = std::get_if<std::string>(&raw)) {
       const auto* kind = std::get_if<detail::WordpiecePreprocessing>(&before);
       if (kind == nullptr) wrong();

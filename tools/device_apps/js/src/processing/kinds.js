@@ -7,9 +7,10 @@ import { readDetection } from './detection.js';
 import { readImage } from './image.js';
 import { readLogMel } from './log-mel.js';
 import { readText } from './text.js';
+import { readWaveform } from './waveform.js';
 import { readWordpiece } from './wordpiece.js';
 
-const BEFORE = { image: readImage, log_mel: readLogMel, wordpiece: readWordpiece };
+const BEFORE = { image: readImage, log_mel: readLogMel, waveform: readWaveform, wordpiece: readWordpiece };
 const AFTER = { classification: readClassification, detection: readDetection, text: readText };
 
 export function preprocessingFrom(data, where) {

@@ -1,14 +1,14 @@
 /** From sound to log-mel features, exactly as in training: in float64, rounded to float32 at the end. */
 
-import { DataError } from '../errors.js';
 import { exactly, Fields } from '../fields.js';
+import { checked, MAX_SAMPLES } from './sound.js';
 import { power } from './spectrum.js';
 
 const KEYS = [
   'kind', 'sample_rate', 'samples', 'window', 'fft', 'hop', 'centre', 'window_function', 'power', 'mels', 'low_hz',
   'high_hz', 'mel_scale', 'norm', 'log', 'floor', 'floor_by', 'mean', 'std', 'layout',
 ];
-const MAX_FFT = 65_536, MAX_SAMPLES = 100_000_000;
+const MAX_FFT = 65_536;
 
 /** The log-mel preprocessing of a bundle's manifest, checked. */
 export function readLogMel(data, where) {
@@ -64,19 +64,6 @@ export function prepareLogMel(raw, how) {
 /** Samples of the shortest recording; a reflection needs one more than it reflects. */
 function shortest({ window, fft, centre }) {
   return centre ? Math.max(window, Math.floor(fft / 2) + 1) : window;
-}
-
-function checked(raw) {
-  const isFloat = raw instanceof Float32Array || raw instanceof Float64Array;
-  const fits = (isFloat || raw instanceof Int16Array) && raw.length > 0 && raw.length <= MAX_SAMPLES;
-  if (!fits || !raw.every(Number.isFinite)) {
-    throw new DataError('got something else than a recording, or not all of it is finite', {
-      where: 'sound',
-      rule: `samples of one channel: Float32Array in [-1, 1], or Int16Array; 1 to ${MAX_SAMPLES} of them`,
-      wayOut: 'average the channels; a prepared tensor goes in by name: predict({input: tensor})',
-    });
-  }
-  return raw instanceof Int16Array ? Float64Array.from(raw, (value) => value / 32768) : raw;
 }
 
 /** Cut, or filled with silence; and with its reflection at both ends where frames are centred. */
