@@ -37,10 +37,10 @@ from reference.catalogue import REFERENCES, Reference
 from torch import nn
 
 from edgekit.compress import Settings
-from edgekit.compress.drafts import file_bytes
+from edgekit.compress.drafts import file_bytes, float_graph
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.export import Exported, export
-from edgekit.prune import PrunePlan, analyse, apply, importance, load_plan, plan, prune_graph
+from edgekit.prune import PrunePlan, analyse, apply, importance, load_plan, plan
 from edgekit.quantize import quantize, sketch
 from edgekit.report import markdown
 from edgekit.store import write_atomic, write_json
@@ -51,8 +51,8 @@ from edgekit.workload import Workload, config_from, load_workload, loader
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, RUNS = ROOT / "artifacts" / "compression", ROOT / "edgekit-runs" / "compression"
-SCRATCH_RATE = 0.1
-"""Peak learning rate of SGD for new weights; that of a recovery would be too low for them."""
+SCRATCH_RATES = {"sgd": 0.1, "adamw": 0.002}
+"""Peak learning rates for new weights; those of a recovery would be too low for them."""
 SHARES = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
 MATCHING_S, FINAL_S = 8.0, 20.0
 INT8, OURS, L1, LABELS, SCRATCH = "int8 alone", "edgekit", "L1, uniform", "no distillation", "from scratch"
@@ -113,7 +113,8 @@ class Case:
         result = self.out / f"{self.title}.json"
         if result.is_file() and (not controls or CONTROLS[0] in json.loads(result.read_text())["rows"]):
             return True
-        words = [self.reference.model, *self.reference.workload, "--max-drop", f"{self.max_drop:g}"]
+        words = [self.reference.model, *self.reference.workload, *self.reference.recovery]
+        words += ["--max-drop", f"{self.max_drop:g}"]
         words += ["--time", f"{self.time_s:.0f}s", "--seed", str(self.seed), "--out", str(self.folder), *options]
         done = subprocess.run([sys.executable, "-m", "edgekit", "compress", *words], cwd=ROOT, check=False)
         if done.returncode not in (0, 3):
@@ -125,7 +126,8 @@ class Case:
         chosen = _chosen_round(report)
         workload = load_workload(self._config())
         if controls and chosen is not None:
-            files |= Controls(self, workload, load_plan(Path(chosen["weights"])), files).made()
+            plan_of_ours = load_plan(Path(chosen["weights"]))
+            files |= Controls(self, workload, plan_of_ours, files, _as_settings(report["settings"])).made()
         spec = Exported.from_dict(stages["fp32"]["details"], files["fp32"].parent).spec
         measured = validate(
             files, workload.splits.test, workload.task, spec=spec, baseline=INT8, threads=1, time_s=FINAL_S
@@ -155,16 +157,20 @@ class Case:
 class Controls:
     """The networks that edgekit's result is held against, each trained for as long as edgekit took."""
 
-    def __init__(self, case: Case, workload: Workload, chosen: PrunePlan, files: Mapping[str, Path]) -> None:
+    def __init__(
+        self, case: Case, workload: Workload, chosen: PrunePlan, files: Mapping[str, Path], settings: Settings
+    ) -> None:
         self.case, self.workload, self.chosen, self.files = case, workload, chosen, files
-        self.model, self.settings = workload.model(), Settings(seed=case.seed)
+        self.model, self.settings = workload.model(), settings
 
     def made(self) -> dict[str, Path]:
         """The int8 files."""
         makers: dict[str, Callable[[], nn.Module]] = {
             L1: lambda: self._distilled(self._uniform()),
             LABELS: lambda: self._trained(self._settled(self.chosen), self.settings.learning_rate),
-            SCRATCH: lambda: self._trained(_new_weights(apply(self.model, self.chosen)), SCRATCH_RATE),
+            SCRATCH: lambda: self._trained(
+                _new_weights(apply(self.model, self.chosen)), SCRATCH_RATES[self.settings.optimizer]
+            ),
         }
         return {name: self._file(name, make) for name, make in makers.items()}
 
@@ -191,7 +197,8 @@ class Controls:
         paths = {OURS: self.files[OURS]}
         for name, each in plans.items():
             paths[name] = folder / f"uniform-{name}.onnx"
-            write_atomic(paths[name], file_bytes(sketch(prune_graph(source, each), self.settings.target)))
+            graph = float_graph(self.workload, source, each)
+            write_atomic(paths[name], file_bytes(sketch(graph, self.settings.target)))
         spec = Exported.from_dict(json.loads(_exported_beside(self.files["fp32"])), folder).spec
         feeds = first_feeds(self.workload.splits.selection, spec)
         timings = latency_table(paths, feeds, baseline=OURS, time_s=MATCHING_S)
@@ -220,14 +227,31 @@ class Controls:
     def _fitting(self, rate: float | None) -> FitConfig:
         """As long as the deadline allows."""
         rate = self.settings.learning_rate if rate is None else rate
-        return FitConfig(epochs=1000, learning_rate=rate, batch_size=self.settings.batch_size, seed=self.case.seed)
+        return FitConfig(
+            epochs=1000,
+            learning_rate=rate,
+            optimizer=self.settings.optimizer,
+            batch_size=self.settings.batch_size,
+            seed=self.case.seed,
+        )
 
 
 def _new_weights(model: nn.Module) -> nn.Module:
+    """In place: each module as PyTorch makes it; tables of a module of the user's own as Transformers begin theirs."""
     for module in model.modules():
-        if hasattr(module, "reset_parameters"):
+        if isinstance(module, nn.MultiheadAttention):
+            module._reset_parameters()  # noqa: SLF001 - PyTorch gives it no other name
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
+        else:
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim > 1:
+                    nn.init.trunc_normal_(parameter, std=0.02)
     return model
+
+
+def _as_settings(written: Mapping[str, Any]) -> Settings:
+    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in written.items()})
 
 
 def _exported_beside(file: Path) -> str:
