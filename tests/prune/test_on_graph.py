@@ -163,7 +163,6 @@ def reshapes(model):
         (Recurrent, (2, 6, 4), {"embed": [0, 2, 7], "rnn": [1, 2, 6]}, []),
         (lambda: Recurrent(num_layers=3), (2, 6, 4), {"rnn": [0, 5]}, ["rnn.layer1"]),
         (lambda: Recurrent(nn.GRU, num_layers=2, bidirectional=True), (2, 6, 4), {"rnn": [3, 4, 5]}, []),
-        (lambda: Recurrent(nn.RNN, num_layers=2), (2, 6, 4), {"rnn": [0]}, ["rnn.layer1"]),
         (lambda: Recurrent(bias=False), (2, 6, 4), {"rnn": [1, 7]}, []),
         (Stated, (2, 6, 4), {"rnn": [2, 3]}, []),
         (Packed, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
@@ -171,7 +170,7 @@ def reshapes(model):
     ],
     ids=[
         *("widths", "a stream and a block", "blocks", "a flattened size", "tokens", "a block of tokens", "units"),
-        *("units and a layer", "units of both ways", "one unit and a layer", "units without biases", "the last state"),
+        *("units and a layer", "units of both ways", "units without biases", "the last state"),
         *("heads", "a mixture"),
     ],
 )
