@@ -199,7 +199,7 @@ class Controls:
             paths[name] = folder / f"uniform-{name}.onnx"
             graph = float_graph(self.workload, source, each)
             write_atomic(paths[name], file_bytes(sketch(graph, self.settings.target)))
-        spec = Exported.from_dict(json.loads(_exported_beside(self.files["fp32"])), folder).spec
+        spec = Exported.from_dict(json.loads(_exported_beside(self.files["fp32"])), self.files["fp32"].parent).spec
         feeds = first_feeds(self.workload.splits.selection, spec)
         timings = latency_table(paths, feeds, baseline=OURS, time_s=MATCHING_S)
         best = min(plans, key=lambda name: abs(timings[name].ratio.value - 1))

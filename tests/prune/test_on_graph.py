@@ -113,6 +113,19 @@ class Encoder(nn.Module):
         return self.layer(x)
 
 
+class Shuffled(nn.Module):
+    """Channels become pixels, and are mixed by an Einstein sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(4, 6, 3), nn.Linear(6, 5)
+        self.mix = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x):
+        x = torch.relu(self.conv(F.pixel_shuffle(self.stem(x), 2)))
+        return self.head(torch.einsum("nchw,cd->nd", x, self.mix))
+
+
 class Mixed(nn.Module):
     """Channels split, shuffled, joined, normalized by group, gathered, scaled up, padded and squeezed."""
 
@@ -166,12 +179,13 @@ def reshapes(model):
         (lambda: Recurrent(bias=False), (2, 6, 4), {"rnn": [1, 7]}, []),
         (Stated, (2, 6, 4), {"rnn": [2, 3]}, []),
         (Packed, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
+        (Shuffled, (2, 3, 4, 4), {"conv": [0, 2, 5]}, []),
         (Mixed, (2, 3, 4, 4), {"stem": [0, 1, 3, 6, 7], "norm": [0, 1, 4, 5], "gate.1": [0, 3, 4]}, []),
     ],
     ids=[
         *("widths", "a stream and a block", "blocks", "a flattened size", "tokens", "a block of tokens", "units"),
         *("units and a layer", "units of both ways", "units without biases", "the last state"),
-        *("heads", "a mixture"),
+        *("heads", "pixels of channels", "a mixture"),
     ],
 )
 def test_it_answers_as_the_exported_pruned_network(make, shape, kept, blocks, tmp_path):

@@ -48,6 +48,12 @@ def test_the_page_holds_its_totals_against_the_bar(tool, monkeypatch):
     assert "70% left" in page
 
 
+def test_what_is_pruned_by_depth_says_so(tool):
+    page = tool.page.page([record("net", build={}, prune={"parameters": 80, "removed": 4})], 1)
+    assert "| 80% left |" in page
+    assert "pruned by depth: 4 branches" in page
+
+
 def test_a_silent_error_is_shown(tool):
     page = tool.page.page([record("net", build={}, export={"status": "unsound", "reason": "other values"})], 1)
     assert "| no wrong result that no gate saw | 1 | **missed** |" in page

@@ -60,6 +60,7 @@ Networks of timm and torchvision with random weights, through everything, each i
 - *export*: `edgekit.export` with its parity gate; then the tool compares file and model on other images.
 - *prune*: 30 % of every width that can go, with the proof; then the tool masks the same channels itself and compares on
   other images. Something must have gone. *free*: share of the output channels of all layers with weights that may go.
+  Where no width can go, every third residual branch goes instead, against a model whose branches end in zeros.
 - *again*: the pruned model exported; its file must be smaller.
 - *int8*: `edgekit.quantize` on 8 random images, then run on 8 others: finite, at least 10 dB or 70 % of first classes
   as in fp32, and a smaller file.
@@ -209,6 +210,9 @@ def _remarks(record: Record) -> Iterator[str]:
     depth = record.get("options", {}).get("depth")
     if depth:
         yield f"depth {depth}"
+    removed = record["stages"].get("prune", {}).get("removed")
+    if removed:
+        yield f"pruned by depth: {removed} branches"
     if record["stages"].get("export", {}).get("batch_fixed"):
         yield "fixes the number of images"
     for step, stage in record["stages"].items():

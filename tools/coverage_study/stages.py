@@ -23,7 +23,7 @@ from edgekit.device.environment import isa_target
 from edgekit.device.session import open_session
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.export import Exported, export
-from edgekit.prune import Coupling, PrunePlan, analyse, importance, plan, prune
+from edgekit.prune import Coupling, PrunePlan, ResidualBlock, analyse, importance, make_plan, plan, prune
 from edgekit.quantize import quantize
 from edgekit.store import write_json
 from edgekit.tasks import outputs_of
@@ -176,9 +176,9 @@ def _close(want: np.ndarray, have: np.ndarray, about: str, tolerance: float = CH
 
 
 def _pruned(model: nn.Module, images: Tensor, coupling: Coupling) -> tuple[nn.Module, dict[str, Any]]:
-    if not coupling.groups:
-        raise ValueError("nothing can be pruned")
     example = Batch((images,), {}, None)
+    if not coupling.groups:
+        return _shortened(model, example, coupling)
     order = importance(model, coupling, method="l2")
     # On a grid of one, so that narrow networks are narrowed as well.
     chosen = plan(coupling, order, keep=KEEP, grid=1)
@@ -189,6 +189,26 @@ def _pruned(model: nn.Module, images: Tensor, coupling: Coupling) -> tuple[nn.Mo
     kept = sum(value.numel() for value in done.model.parameters())
     difference = done.proof.max_relative_difference
     return done.model, {"parameters": kept, "narrowed": len(chosen.narrowings), "difference": difference}
+
+
+def _shortened(model: nn.Module, example: Batch, coupling: Coupling) -> tuple[nn.Module, dict[str, Any]]:
+    """Without every third of its residual branches, compared with one whose branches end in zeros."""
+    gone = [block for block in coupling.blocks if isinstance(block, ResidualBlock)][::3]
+    if not gone:
+        raise ValueError("nothing can be pruned")
+    done = prune(model, example, make_plan(coupling, {}, [block.name for block in gone]))
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for block in gone:
+            for parameter in twin.get_submodule(block.last).parameters():
+                parameter.zero_()
+        fresh = _inputs(example.args[0], len(example), 99).double()
+        wanted, found = (outputs_of(each.double().eval()(fresh)) for each in (twin, copy.deepcopy(done.model)))
+        for want, have in zip(wanted, found, strict=True):
+            _close(want.numpy(), have.numpy(), "the shorter model differs from the one with zeros", 1e-7)
+    kept = sum(value.numel() for value in done.model.parameters())
+    difference = done.proof.max_relative_difference
+    return done.model, {"parameters": kept, "narrowed": 0, "removed": len(gone), "difference": difference}
 
 
 def _about(model: nn.Module, coupling: Coupling) -> dict[str, Any]:

@@ -145,6 +145,21 @@ def _matmul(walk: Walk, node: ir.Node) -> None:
     walk.keep(node.outputs[0], (*batch, a[-2], b[-1]))
 
 
+def _einsum(walk: Walk, node: ir.Node) -> None:
+    """What has one letter has one mask."""
+    inputs, _, output = node.attributes["equation"].as_string().replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if "." in inputs or not output or any(len(set(term)) < len(term) for term in terms):
+        raise refusal(f"{node.name}: {inputs} -> {output}")
+    known: dict[str, Mask] = {}
+    for term, value in zip(terms, node.inputs, strict=True):
+        for letter, mask in zip(term, walk.of(value), strict=True):
+            known[letter] = known[letter] & mask if letter in known else mask
+    for index, term in enumerate(terms):
+        walk.fit(node, index, tuple(known[letter] for letter in term))
+    walk.keep(node.outputs[0], tuple(known[letter] for letter in output))
+
+
 def _gemm(walk: Walk, node: ir.Node) -> None:
     def flag(name: str) -> int:
         return node.attributes[name].as_int() if name in node.attributes else 0
@@ -173,6 +188,19 @@ def _reshape(walk: Walk, node: ir.Node) -> None:
     walk.keep(node.outputs[0], masks)
     if node.op_type == "Reshape":
         _retarget(walk, node, masks)
+
+
+def _depth_to_space(walk: Walk, node: ir.Node) -> None:
+    """Channels become squares of pixels: all of a square go together."""
+    before, side = walk.of(node.inputs[0]), node.attributes["blocksize"].as_int()
+    samples, channels, *area = map(len, before)
+    is_crd = "mode" in node.attributes and node.attributes["mode"].as_string() == "CRD"
+    squares = (channels // side**2, side, side) if is_crd else (side, side, channels // side**2)
+    parts = reshaped(before, (samples, *squares, *area))
+    at = 1 if is_crd else 3
+    if parts is None or not all(mask.all() for index, mask in enumerate(parts) if index not in (0, at)):
+        raise refusal(f"{node.name} cuts across what stays")
+    walk.keep(node.outputs[0], (parts[0], parts[at], *everything(walk.shape(node.outputs[0])[2:])))
 
 
 def _expand(walk: Walk, node: ir.Node) -> None:
@@ -282,22 +310,24 @@ Rule = Callable[[Walk, ir.Node], None]
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         (
-            *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu"),
-            *("Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsNaN", "LeakyRelu", "Less"),
-            *("LessOrEqual", "Log", "Max", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"),
-            *("Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh"),
-            *("ThresholdedRelu", "Where"),
+            *("Abs", "Add", "And", "Atan", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp"),
+            *("Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN"),
+            *("LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not"),
+            *("Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus"),
+            *("Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where", "Xor"),
         ),
         _elementwise,
     ),
     **dict.fromkeys(
         (
             *("BatchNormalization", "Dropout", "InstanceNormalization", "LayerNormalization", "LogSoftmax"),
-            *("LpNormalization", "RMSNormalization", "Softmax"),
+            *("LpNormalization", "RMSNormalization", "Softmax", "Trilu"),
         ),
         _same,
     ),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool", "Resize"), _spatial),
+    **dict.fromkeys(
+        ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "GridSample", "LpPool", "MaxPool", "Resize"), _spatial
+    ),
     **dict.fromkeys(
         (
             *("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
@@ -309,6 +339,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(GATES, _recurrent),
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshape),
     "Concat": _concat,
+    "DepthToSpace": _depth_to_space,
+    "Einsum": _einsum,
     "Expand": _expand,
     "Gather": _gather,
     "Gemm": _gemm,
