@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from edgekit.compress.budget import Budget
-from edgekit.compress.finish import Candidate, finish
+from edgekit.compress.finish import Candidate, finish, to_come_s
 from edgekit.compress.pricing import Priced, price
 from edgekit.compress.rounds import Outcome, Round, rounds
 from edgekit.compress.run import Run
@@ -35,8 +35,9 @@ from edgekit.validate import Score, compare
 from edgekit.validate.behaviour import Figures, figures_of
 from edgekit.workload import Workload, loader
 
-RESERVE_SHARE = 0.08
-"""Of the time budget, for exporting, scoring and the final measurements after the last recovery."""
+RESERVE_SHARE, MOST_RESERVED = 0.08, 0.3
+"""Of the time budget, for exporting, scoring and the final measurements after the last recovery: so much at least, more
+by what these steps took for the unpruned files. Very short budgets are not kept rather than spent on measuring."""
 IMPROVE_SHARE = 0.15
 """Of the time budget, for each climb of the quantization ladder; only an int8 file that breaks the budget takes it."""
 IMPORTANCE_SAMPLES, IMPORTANCE_BATCH = 512, 64
@@ -115,7 +116,7 @@ class _Job:
                 screened,
                 coupling,
                 lambda number, model, key: self._judge(number, model, key, plain),
-                reserve_s=RESERVE_SHARE * self.run.budget.time_s,
+                reserve_s=_reserve_s(self.run),
             )
         self._improve_last(plain, notes)
         return finish(
@@ -258,6 +259,10 @@ class _Job:
         }
         folder = self.run.stage("price", key, make)
         return Priced.from_dict(json.loads((folder / "priced.json").read_text()), _by_text(possible))
+
+
+def _reserve_s(run: Run) -> float:
+    return min(max(to_come_s(run), RESERVE_SHARE * run.budget.time_s), MOST_RESERVED * run.budget.time_s)
 
 
 def _like(file: File, baseline: Sequence[File]) -> File:

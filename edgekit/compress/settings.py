@@ -32,7 +32,7 @@ class Settings:
         batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
         resolutions: heights in pixels that images may be scaled down to; none leaves them as they come.
-        latency_time_s: time of the final interleaved latency measurement.
+        latency_time_s: time of the final interleaved latency measurement, at most a twentieth of the budget.
         robustness_time_s: time for the final passes over perturbed test samples; 0 for none.
         costs: file of what pieces of networks cost on the device (`edgekit profile`); None where this machine is the
             device.

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgekit.compress import Budget, job
+from edgekit.compress import Budget, Settings, job
+from edgekit.compress.finish import to_come_s
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered
 from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step
@@ -157,3 +158,13 @@ def test_a_machine_that_has_become_slow_does_not_make_a_candidate_slow(monkeypat
     plain = [files["fp32"], files["int8"]]
     found = [one._candidate(file, plain).latency_ms for file in files.values()]
     assert found == pytest.approx([2.0, 1.0, 1.0, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("time_s", "measuring_s"), [(75.0, 3.75 + 2.25 + 2.25), (300.0, 15 + 9 + 9), (3000.0, 20 + 20 + 90)]
+)
+def test_what_is_to_come_is_known_from_the_unpruned_files(time_s, measuring_s):
+    """Judging: an export, a quantization, two scores, two latencies; then all four files are scored on test."""
+    took = {"export-fp32": 3.0, "quantize-int8": 0.5, "score-fp32": 2.0, "score-int8": 1.0, "latency-int8": 1.5}
+    run = SimpleNamespace(seconds={**took, "price": 99.0}, settings=Settings(), budget=Budget(time_s=time_s))
+    assert to_come_s(run) == pytest.approx((3 + 0.5 + 3 + 2 * 1.5) + 2 * 3 + measuring_s)
