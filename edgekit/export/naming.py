@@ -63,7 +63,8 @@ def rename(
         for index, value in enumerate(node.outputs):
             value.name = final.get(value) or (node.name if index == 0 else _free(f"{node.name}.{index}", taken))
     kept = {value: name for value, title in originals.items() if (name := title.removeprefix(f"{PREFIX}.")) in known}
-    matrices = {name: tensor for name, tensor in known.items() if tensor.ndim == 2 and name not in kept.values()}
+    missing = known.keys() - kept.values()
+    matrices = {name: tensor for name, tensor in known.items() if tensor.ndim == 2 and name in missing}
     for value in originals:
         value.name = _free(kept.get(value) or _transposed(value, matrices) or _role(value, scopes), taken)
 

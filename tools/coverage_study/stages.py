@@ -202,10 +202,7 @@ def _shortened(model: nn.Module, example: Batch, coupling: Coupling) -> tuple[nn
         for block in gone:
             for parameter in twin.get_submodule(block.last).parameters():
                 parameter.zero_()
-        fresh = _inputs(example.args[0], len(example), 99).double()
-        wanted, found = (outputs_of(each.double().eval()(fresh)) for each in (twin, copy.deepcopy(done.model)))
-        for want, have in zip(wanted, found, strict=True):
-            _close(want.numpy(), have.numpy(), "the shorter model differs from the one with zeros", 1e-7)
+    _check_alike(twin, done.model, example.args[0], "the shorter model differs from the one with zeros")
     kept = sum(value.numel() for value in done.model.parameters())
     difference = done.proof.max_relative_difference
     return done.model, {"parameters": kept, "narrowed": 0, "removed": len(gone), "difference": difference}
@@ -255,10 +252,16 @@ def _check_masked(model: nn.Module, smaller: nn.Module, chosen: PrunePlan, image
                 keep[list(gone)] = 0
                 shape = [-1 if index == axis else 1 for index in range(state[name].ndim)]
                 state[name].mul_(keep.reshape(shape).to(state[name]))
-        fresh = _inputs(images, len(images), 99).double()
-        wanted, found = (outputs_of(copy.deepcopy(each).double().eval()(fresh)) for each in (twin, smaller))
-        for want, have in zip(wanted, found, strict=True):
-            _close(want.numpy(), have.numpy(), "the pruned model differs from the masked one", 1e-7)
+    _check_alike(twin, smaller, images, "the pruned model differs from the masked one")
+
+
+@torch.no_grad()
+def _check_alike(one: nn.Module, other: nn.Module, images: Tensor, about: str) -> None:
+    """In float64, on other images."""
+    fresh = _inputs(images, len(images), 99).double()
+    wanted, found = (outputs_of(copy.deepcopy(each).double().eval()(fresh)) for each in (one, other))
+    for want, have in zip(wanted, found, strict=True):
+        _close(want.numpy(), have.numpy(), about, 1e-7)
 
 
 def _int8(source: Exported, images: Tensor, path: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from edgekit.device.processing import fields
-from edgekit.device.processing.sound import MAX_SAMPLES, checked, read_wav
+from edgekit.device.processing.sound import MAX_RATE, MAX_SAMPLES, samples_of
 from edgekit.errors import DataError
 
 WindowFunction = Literal["hann", "hann_symmetric", "hamming"]
 MelScale = Literal["htk", "slaney"]
-MAX_FFT, MAX_MELS, MAX_RATE = 65_536, 1024, 1_000_000
+MAX_FFT, MAX_MELS = 65_536, 1024
 _BLOCK = 1024
 """Frames transformed at a time, so that a long recording needs no more memory than a short one."""
 
@@ -134,7 +134,7 @@ class LogMelPreprocessing:
         Raises:
             DataError: the array is no such recording, or the file cannot be read or has another sample rate.
         """
-        samples = checked(sound if isinstance(sound, np.ndarray) else read_wav(Path(sound), self.sample_rate))
+        samples = samples_of(sound, self.sample_rate)
         features = self._features(self._framed(self._sized(samples)))
         shaped = (features if self.layout.endswith("TF") else features.T)[None]
         return np.ascontiguousarray(shaped[None] if self.layout.startswith("1") else shaped)

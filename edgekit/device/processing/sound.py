@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.errors import DataError
 
-MAX_SAMPLES = 100_000_000
+MAX_SAMPLES, MAX_RATE = 100_000_000, 1_000_000
 _PCM = "uncompressed PCM of 8, 16, 24 or 32 bits"
 
 
@@ -53,12 +53,13 @@ def read_wav(path: Path, sample_rate: int) -> np.ndarray:
     return mixed
 
 
-def checked(samples: np.ndarray) -> np.ndarray:
-    """`samples` as float64 [n] in [-1, 1].
+def samples_of(sound: np.ndarray | str | Path, sample_rate: int) -> np.ndarray:
+    """A recording, as an array or a .wav file of that rate in Hz, as float64 [n] in [-1, 1].
 
     Raises:
-        DataError: they are no such recording.
+        DataError: the array is no recording of one channel, or the file cannot be read or has another rate.
     """
+    samples = sound if isinstance(sound, np.ndarray) else read_wav(Path(sound), sample_rate)
     fits = samples.ndim == 1 and 0 < samples.size <= MAX_SAMPLES
     if not fits or (samples.dtype != np.int16 and samples.dtype.kind != "f") or not np.all(np.isfinite(samples)):
         raise DataError(

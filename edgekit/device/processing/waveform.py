@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from edgekit.device.processing import fields
-from edgekit.device.processing.sound import MAX_SAMPLES, checked, read_wav
+from edgekit.device.processing.sound import MAX_RATE, MAX_SAMPLES, samples_of
 
 Normalize = Literal["recording", "input"]
-MAX_RATE = 1_000_000
 EPSILON = 1e-7
 """Added to the variance, as in the feature extractors of wav2vec 2.0 and its kin in transformers."""
 
@@ -70,8 +69,7 @@ class WaveformPreprocessing:
         Raises:
             DataError: the array is no such recording, or the file cannot be read or has another sample rate.
         """
-        samples = checked(sound if isinstance(sound, np.ndarray) else read_wav(Path(sound), self.sample_rate))
-        kept = samples[: self.samples]
+        kept = samples_of(sound, self.sample_rate)[: self.samples]
         if self.normalize == "recording":
             kept = _normal(kept)
         sized = np.zeros(self.samples or len(kept))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock, within
 from edgekit.prune.coupling import Block
+from edgekit.prune.on_graph.operators import GATES
+from edgekit.prune.on_graph.walk import refusal
 from edgekit.prune.recurrent_layers import RecurrentLayer
 
 ZERO_TO_ZERO = ("Mul", "Identity", "Dropout", "Transpose", "Reshape", "Cast")
 """Operators that answer zero to a zero among their operands."""
-RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def bypass(graph: ir.Graph, block: Block) -> None:
@@ -46,12 +46,7 @@ def _bypass_branch(graph: ir.Graph, ending: str) -> None:
         if reader.op_type not in ZERO_TO_ZERO:
             break
         zero = reader.outputs[0]
-    raise PruneError(
-        f"no addition behind {ending!r} in the graph",
-        where="prune_graph",
-        rule="a branch that is added to a shortcut",
-        way_out="export the pruned network",
-    )
+    raise refusal(f"no addition behind {ending!r} in the graph", rule="a branch that is added to a shortcut")
 
 
 def _merge_relus(value: ir.Value) -> None:
@@ -66,15 +61,13 @@ def _merge_relus(value: ir.Value) -> None:
 
 def _bypass_layer(graph: ir.Graph, block: RecurrentLayer) -> None:
     """Let what a recurrent layer reads be what is read of it; layers of a module are operators in their order."""
-    layers = [node for node in graph if node.op_type in RECURRENT and within(str(node.name), block.module)]
+    layers = [node for node in graph if node.op_type in GATES and within(str(node.name), block.module)]
     layer = layers[block.layer] if block.layer < len(layers) else None
     joined = None if layer is None else _joined(layer)
     if layer is None or joined is None or layer.inputs[0] is None or joined.is_graph_output():
-        raise PruneError(
+        raise refusal(
             f"no layer {block.layer} of {block.module!r} in the graph that gives nothing but its sequence",
-            where="prune_graph",
             rule="an operator for each layer, and a Squeeze or Reshape that joins its directions",
-            way_out="export the pruned network",
         )
     joined.replace_all_uses_with(layer.inputs[0])
 

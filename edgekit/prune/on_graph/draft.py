@@ -11,11 +11,11 @@ import onnx_ir.passes.common as passes
 
 from edgekit.errors import PruneError
 from edgekit.prune.blocks import within
-from edgekit.prune.on_graph.bypass import RECURRENT, bypass
+from edgekit.prune.on_graph.bypass import bypass
 from edgekit.prune.on_graph.masks import Masks, everything, sizes
-from edgekit.prune.on_graph.operators import follow
+from edgekit.prune.on_graph.operators import GATES, follow
 from edgekit.prune.on_graph.shapes import forget, inferred, sized
-from edgekit.prune.on_graph.walk import Walk
+from edgekit.prune.on_graph.walk import Walk, refusal
 from edgekit.prune.plan import PrunePlan
 
 _STATE_WEIGHT = re.compile(r"(?:(.+)\.)?weight_hh_l0")
@@ -37,9 +37,7 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
             plan scales images; export the pruned network instead.
     """
     if plan.resolution is not None:
-        raise PruneError(
-            str(plan.resolution), where="prune_graph", rule="images as they come", way_out="export the pruned network"
-        )
+        raise refusal(str(plan.resolution), rule="images as they come")
     twin = model.clone()
     walk = Walk(twin.graph, sized(twin))
     # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
@@ -75,11 +73,9 @@ def _masks(value: ir.Value, axes: Mapping[int, Sequence[int]]) -> Masks:
     for own, indexes in axes.items():
         axis = 1 - own if is_transposed else own
         if axis >= len(shape) or max(indexes) >= shape[axis]:
-            raise PruneError(
+            raise refusal(
                 f"{value.name} has shape {list(shape)}",
-                where="prune_graph",
                 rule=f"dimension {axis} with index {max(indexes)}, as the plan has it",
-                way_out="export the pruned network",
             )
         masks[axis][list(indexes)] = False
     return masks
@@ -101,7 +97,7 @@ def _units(graph: ir.Graph, slices: Mapping[str, Mapping[int, Sequence[int]]]) -
             continue
         module = is_state_weight[1] or ""
         for node in graph:
-            weight = node.inputs[2] if node.op_type in RECURRENT and within(str(node.name), module) else None
+            weight = node.inputs[2] if node.op_type in GATES and within(str(node.name), module) else None
             if weight is None or weight.const_value is None:
                 continue
             directions, rows, width = weight.const_value.shape.numpy()
@@ -135,9 +131,4 @@ def _check(walk: Walk, found: Mapping[str, tuple[int, ...]], before: ir.Model) -
         if name in walk.masks or found.get(name) != walk.shapes.get(name):
             wrong.append(f"the output {name} has another shape")
     if wrong:
-        raise PruneError(
-            f"shapes do not agree: {wrong[0]}",
-            where="prune_graph",
-            rule="the sizes that were followed through the graph",
-            way_out="export the pruned network",
-        )
+        raise refusal(f"shapes do not agree: {wrong[0]}", rule="the sizes that were followed through the graph")

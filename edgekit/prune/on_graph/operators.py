@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.prune.on_graph.masks import Mask, Masks, everything, reshaped, sizes
+from edgekit.prune.on_graph.masks import Mask, Masks, everything, reshaped
 from edgekit.prune.on_graph.walk import Walk, constant, read, refusal, renumbered
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -296,7 +296,7 @@ def _recurrent(walk: Walk, node: ir.Node) -> None:
             walk.fit(node, index, (directions, *everything(walk.shape(node.inputs[index])[1:2]), units))
     if len(node.inputs) > 7 and node.inputs[7] is not None:
         walk.fit(node, 7, (directions, np.tile(units, 3)))
-    node.attributes["hidden_size"] = ir.AttrInt64("hidden_size", sizes((units,))[0])
+    node.attributes["hidden_size"] = ir.AttrInt64("hidden_size", int(units.sum()))
     for index, value in enumerate(node.outputs):
         walk.keep(value, (*((x[0],) if index == 0 else ()), directions, x[1], units))
 

@@ -70,8 +70,6 @@ class Walk:
         assert value is not None
         if not np.array_equal(numbers, read(value)):
             node.replace_input_with(index, constant(self.graph, f"{node.outputs[0].name}.kept_{index}", numbers))
-            if not list(value.uses()):
-                self.graph.initializers.pop(str(value.name), None)
 
 
 def read(value: ir.Value | None) -> np.ndarray:
@@ -98,11 +96,6 @@ def renumbered(mask: Mask, index: int) -> int:
     return int(mask[: index if index >= 0 else index + len(mask)].sum())
 
 
-def refusal(what: str) -> PruneError:
-    """The error for a graph that cannot be followed."""
-    return PruneError(
-        what,
-        where="prune_graph",
-        rule="operators and sizes that can be followed through the graph",
-        way_out="export the pruned network",
-    )
+def refusal(what: str, rule: str = "operators and sizes that can be followed through the graph") -> PruneError:
+    """The error for a graph or a plan that cannot be drafted."""
+    return PruneError(what, where="prune_graph", rule=rule, way_out="export the pruned network")

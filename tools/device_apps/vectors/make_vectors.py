@@ -22,6 +22,7 @@ from edgekit.device.processing import (
     DetectionPostprocessing,
     ImagePreprocessing,
     LogMelPreprocessing,
+    SoundPreprocessing,
     TextPostprocessing,
     TokenInputs,
     Vocabulary,
@@ -141,21 +142,19 @@ def _log_mel() -> Iterator[dict[str, Any]]:
         ),
     }
     for seed, (name, (dtype, length, options)) in enumerate(cases.items()):
-        prepare = LogMelPreprocessing(**options)
-        samples = _sound(seed, dtype, length)
-        yield {
-            "name": name,
-            "preprocessing": prepare.to_dict(),
-            "raw": {"samples": _tensor(samples)},
-            "expected": _tensor(prepare.apply(samples)),
-            "tolerance": 1e-4,
-        }
+        yield {"name": name, **_heard(LogMelPreprocessing(**options), seed, dtype, length), "tolerance": 1e-4}
 
 
-def _sound(seed: int, dtype: str, length: int) -> np.ndarray:
+def _heard(prepare: SoundPreprocessing, seed: int, dtype: str, length: int) -> dict[str, Any]:
+    """What becomes of a noisy tone."""
     random = np.random.default_rng(seed)
     tone = 0.5 * np.sin(np.arange(length) * random.uniform(0.1, 1.5)) + 0.1 * random.standard_normal(length)
-    return (tone * 20000).astype(np.int16) if dtype == "int16" else np.round(tone, 4).astype(np.float32)
+    samples = (tone * 20000).astype(np.int16) if dtype == "int16" else np.round(tone, 4).astype(np.float32)
+    return {
+        "preprocessing": prepare.to_dict(),
+        "raw": {"samples": _tensor(samples)},
+        "expected": _tensor(prepare.apply(samples)),
+    }
 
 
 def _waveform() -> Iterator[dict[str, Any]]:
@@ -170,14 +169,7 @@ def _waveform() -> Iterator[dict[str, Any]]:
     }
     for seed, (name, (dtype, length, options)) in enumerate(cases.items()):
         prepare = WaveformPreprocessing(sample_rate=16000, **options)
-        samples = _sound(seed, dtype, length)
-        yield {
-            "name": name,
-            "preprocessing": prepare.to_dict(),
-            "raw": {"samples": _tensor(samples)},
-            "expected": _tensor(prepare.apply(samples)),
-            "tolerance": 1e-6,
-        }
+        yield {"name": name, **_heard(prepare, seed, dtype, length), "tolerance": 1e-6}
 
 
 def _wordpiece() -> Iterator[dict[str, Any]]:
