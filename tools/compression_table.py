@@ -5,12 +5,13 @@
     python tools/compression_table.py --table            # measure nothing, write the page again
 
 For each network of tools/reference/catalogue.py, each limit and each seed: `edgekit compress` runs for the given time;
-then each control trains for as long:
+then each control trains for as long, or as its line says:
 
 - L1, uniform: every width narrowed by the same share, the channels with the smallest filters first (H. Li et al.,
   *Pruning Filters*, 2017), the share being the one whose int8 file is as fast as that of edgekit, or closest to it;
   distilled as edgekit does.
-- no distillation: edgekit's own plan, trained on the labels alone.
+- no distillation: edgekit's own plan, trained on the labels alone; what the search cost counts here, too, so it trains
+  for as long as edgekit recovered.
 - from scratch: the network that edgekit's plan leaves, with new weights.
 
 All networks are quantized alike. Their files, the unpruned int8 file and the fp32 file are timed in one interleaved run
@@ -57,6 +58,8 @@ SHARES = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
 MATCHING_S, FINAL_S = 8.0, 20.0
 INT8, OURS, L1, LABELS, SCRATCH = "int8 alone", "edgekit", "L1, uniform", "no distillation", "from scratch"
 CONTROLS = (L1, LABELS, SCRATCH)
+RECOVERIES = ("screening-rung-", "recovering-round-")
+"""Stages in which edgekit trains."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +130,7 @@ class Case:
         workload = load_workload(self._config())
         if controls and chosen is not None:
             plan_of_ours = load_plan(Path(chosen["weights"]))
-            files |= Controls(self, workload, plan_of_ours, files, _as_settings(report["settings"])).made()
+            files |= Controls(self, workload, plan_of_ours, files, report).made()
         spec = Exported.from_dict(stages["fp32"]["details"], files["fp32"].parent).spec
         measured = validate(
             files, workload.splits.test, workload.task, spec=spec, baseline=INT8, threads=1, time_s=FINAL_S
@@ -158,18 +161,23 @@ class Controls:
     """The networks that edgekit's result is held against, each trained for as long as edgekit took."""
 
     def __init__(
-        self, case: Case, workload: Workload, chosen: PrunePlan, files: Mapping[str, Path], settings: Settings
+        self, case: Case, workload: Workload, chosen: PrunePlan, files: Mapping[str, Path], report: Mapping[str, Any]
     ) -> None:
         self.case, self.workload, self.chosen, self.files = case, workload, chosen, files
-        self.model, self.settings = workload.model(), settings
+        self.model, self.settings = workload.model(), _as_settings(report["settings"])
+        self.recovered_s = sum(s for stage, s in report["seconds"].items() if stage.startswith(RECOVERIES))
 
     def made(self) -> dict[str, Path]:
         """The int8 files."""
         makers: dict[str, Callable[[], nn.Module]] = {
             L1: lambda: self._distilled(self._uniform()),
-            LABELS: lambda: self._trained(self._settled(self.chosen), self.settings.learning_rate),
+            LABELS: lambda: self._trained(
+                self._settled(self.chosen), self.settings.learning_rate, seconds=self.recovered_s
+            ),
             SCRATCH: lambda: self._trained(
-                _new_weights(apply(self.model, self.chosen)), SCRATCH_RATES[self.settings.optimizer]
+                _new_weights(apply(self.model, self.chosen)),
+                SCRATCH_RATES[self.settings.optimizer],
+                seconds=self.case.time_s,
             ),
         }
         return {name: self._file(name, make) for name, make in makers.items()}
@@ -214,14 +222,14 @@ class Controls:
         data, task, config = self.workload.splits.train, self.workload.task, DistillConfig(fit=self._fitting(None))
         return distill(self._settled(chosen), self.model, data, task, config, deadline_s=self.case.time_s).model
 
-    def _trained(self, start: nn.Module, rate: float) -> nn.Module:
+    def _trained(self, start: nn.Module, rate: float, *, seconds: float) -> nn.Module:
         task = self.workload.task
         return fit(
             start,
             self.workload.splits.train,
             lambda model, batch: task.loss(batch.call(model), batch.target),
             self._fitting(rate),
-            deadline_s=self.case.time_s,
+            deadline_s=seconds,
         ).model
 
     def _fitting(self, rate: float | None) -> FitConfig:
