@@ -1,4 +1,4 @@
-"""Does edgekit take other people's code? Every architecture of timm and torchvision, through everything.
+"""Does edgekit take other people's code? Architectures of timm, torchvision and transformers, through it all.
 
 Each network (random weights, nothing is downloaded) is built, exported with the parity gate, pruned by 30 % of all
 widths with the proof, exported again, quantized to int8, and run in ONNX Runtime, in a process of its own with limits.
@@ -9,8 +9,8 @@ widths with the proof, exported again, quantized to int8, and run in ONNX Runtim
     python tools/coverage.py --torch-pruning PYTHON   # those that have been tried, through Torch-Pruning as well
 
 What is found of a network is kept in a file of its own at once, and the same command goes on with the others, also from
-the results at `--out` alone; `--again` tries those that `--only` names once more. timm and torchvision have to be
-installed. Page and results go to artifacts/coverage.
+the results at `--out` alone; `--again` tries those that `--only` names once more. timm, torchvision and transformers
+have to be installed. Page and results go to artifacts/coverage.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "artifacts" / "coverage"
 WORK = ROOT / "edgekit-runs" / "coverage"
 RESULTS, PAGE = "results.json", "README.md"
+TAKEN_BY_OTHERS = ("timm", "torchvision")
+"""Sources of networks that go through Torch-Pruning as well: those that take an image."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,6 +101,7 @@ def _beside(options: argparse.Namespace) -> None:
         (subject, record)
         for subject, record in known
         if record is not None
+        and subject.source in TAKEN_BY_OTHERS
         and record["stages"]["build"]["status"] == "passed"
         and (options.again or "torch-pruning" not in record)
     ]

@@ -34,6 +34,8 @@ TOGETHER = 2
 """Plans whose joint damage is measured for each single decision, or somewhat fewer."""
 ORIGINAL = "original"
 MEASURE_S_PER_FILE, LEAST_S_PER_FILE = 0.6, 0.1
+GLANCE_S_PER_FILE = 0.2
+"""Enough to tell how far summed gains are from what they give together; rungs are measured once more in the end."""
 MEASURE_SHARE = 0.08
 """Share of the time budget for the latencies of single decisions, and again for those of the rungs."""
 
@@ -122,6 +124,11 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         run.progress(Step("taking decisions together", min(int(100 * way), 100), 100))
         return damages.of([choice.action for choice in taken])
 
+    def joint_ms(taken: Sequence[Choice[Action]]) -> float:
+        key = speeds.add([choice.action for choice in taken])
+        found = speeds.measured([key], most_s_per_file=GLANCE_S_PER_FILE)
+        return ms[ORIGINAL] * found[key] / found[ORIGINAL]
+
     rungs = ladder(
         choices,
         baseline_ms=ms[ORIGINAL],
@@ -129,6 +136,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         max_bytes=run.budget.max_size_bytes,
         within=inside(coupling),
         joint_damage=joint_damage,
+        joint_ms=joint_ms,
     )
     run.progress(Step("taking decisions together", 100, 100))
     return Priced(
@@ -180,11 +188,11 @@ class _Speeds:
         floats = {str(index): file_bytes(self._float(actions)) for index, actions in enumerate(plans)}
         self.run.speed.on_device(floats, self.feeds)
 
-    def measured(self, keys: Iterable[str]) -> dict[str, float]:
+    def measured(self, keys: Iterable[str], *, most_s_per_file: float = MEASURE_S_PER_FILE) -> dict[str, float]:
         """Milliseconds of the original's graph and of these, in one interleaved run."""
         wanted = {key: self.graphs[key] for key in (ORIGINAL, *keys)}
         share_s = MEASURE_SHARE * self.run.budget.time_s / len(wanted)
-        per_file_s = min(max(share_s, LEAST_S_PER_FILE), MEASURE_S_PER_FILE)
+        per_file_s = min(max(share_s, LEAST_S_PER_FILE), most_s_per_file)
         return self.run.speed.ms(wanted, self.feeds, time_s=per_file_s * len(wanted))
 
     def _float(self, actions: Sequence[Action]) -> ir.Model:

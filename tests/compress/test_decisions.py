@@ -177,6 +177,43 @@ def test_damage_is_measured_together_and_not_added_up():
     assert [rung.damage for rung in rungs] == pytest.approx([0.1, 0.3, 1.41])
 
 
+def test_gains_that_do_not_add_up_make_a_longer_ladder_with_true_speeds():
+    choices = [
+        Choice(action=n, subject=str(n), text=str(n), damage=0.1 + 0.01 * n, gain_ms=0.05, gain_bytes=1)
+        for n in range(20)
+    ]
+
+    def truly(taken):
+        # Whatever goes, a quarter of the latency stays, and gains shrink on the way there.
+        return 0.25 + 0.75 * (1 - len(taken) / 20) ** 1.3
+
+    common = {"baseline_ms": 1.0, "baseline_bytes": 100, "within": {}, "joint_damage": added_up}
+    summed = ladder(choices, **common)
+    measured = ladder(choices, **common, joint_ms=truly)
+    # Summed, 16 of 20 would be five times as fast, and the ladder ends there.
+    assert len(summed[-1].choices) == 15
+    assert summed[-1].predicted_ratio > 1.2 / truly(summed[-1].choices)
+    assert len(measured[-1].choices) > 17
+    for rung in measured:
+        assert rung.predicted_ms == pytest.approx(truly(rung.choices), rel=0.06)
+
+
+def test_a_plan_that_is_measured_as_no_faster_does_not_end_the_ladder():
+    choices = [
+        Choice(action=n, subject=str(n), text=str(n), damage=0.1 + 0.01 * n, gain_ms=0.1, gain_bytes=1)
+        for n in range(6)
+    ]
+    rungs = ladder(
+        choices,
+        baseline_ms=1.0,
+        baseline_bytes=100,
+        within={},
+        joint_damage=added_up,
+        joint_ms=lambda taken: 1.01 if len(taken) < 4 else 0.5,
+    )
+    assert max(rung.predicted_ratio for rung in rungs) > 1.5
+
+
 def test_budget_names_what_is_broken():
     broken = Budget(max_drop=0.5, max_latency_ms=1.0, max_size_bytes=1000).broken(
         drop=0.6, latency_ms=2.0, size_bytes=2000

@@ -118,6 +118,49 @@ def test_an_audio_model_gives_logits(transformers, tmp_path):
         assert torch.equal(found, own.eval()(sounds).logits)
 
 
+def test_features_of_sound_go_by_the_name_that_the_network_has_for_them(transformers, tmp_path):
+    config = transformers.WhisperConfig(
+        d_model=16,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        num_mel_bins=8,
+        max_source_positions=10,
+        vocab_size=20,
+        pad_token_id=0,
+        num_labels=3,
+    )
+    own = transformers.WhisperForAudioClassification(config).eval()
+    own.save_pretrained(tmp_path / "w")
+    sounds = torch.randn(2, 8, 20)
+    with torch.no_grad():
+        found = load_model(f"hf:{tmp_path / 'w'}").factory().eval()(sounds)
+        assert torch.equal(found, own(input_features=sounds).logits)
+
+
+def test_a_configuration_may_name_no_classes(transformers, tmp_path):
+    config = transformers.PvtConfig(hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, num_attention_heads=[1] * 4)
+    transformers.PvtForImageClassification(config).save_pretrained(tmp_path / "pvt")
+    assert json.loads((tmp_path / "pvt" / "config.json").read_text()).get("id2label") is None
+    assert load_model(f"hf:{tmp_path / 'pvt'}").labels == ()
+
+
+def test_a_tokenizer_that_needs_a_package_says_which(transformers, text_model, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise ImportError("You need to install sacremoses to use this")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(WorkloadError, match="its tokenizer cannot be loaded: You need to install sacremoses"):
+        load_model(f"hf:{text_model}")
+    # Without files of a tokenizer there is none to be loaded: data come as ids.
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (text_model / name).unlink(missing_ok=True)
+    assert load_model(f"hf:{text_model}").text is None
+
+
 @pytest.mark.parametrize(("mask", "of"), [(True, "recording"), (False, "input")])
 def test_a_network_that_listens_to_the_waveform_says_how_it_wants_it(transformers, tmp_path, mask, of):
     config = transformers.Wav2Vec2Config(

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from coverage_study import small_transformers
 from coverage_study.catalogue import Subject
 from torch import Tensor, nn
+
+from edgekit.workload import Batch
 
 SIDES = (64, 96, 128, 224, 256)
 """Sizes of images in pixels, the smallest that a network takes is used."""
@@ -43,13 +46,15 @@ def without_operators() -> Iterator[None]:
 
 
 def load_packages() -> None:
-    """Import what builds networks; timm needs torchvision."""
+    """Import what builds networks; the others need torchvision."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with without_operators():
             import torchvision
         import timm
-    del torchvision, timm
+        import transformers
+    transformers.utils.logging.set_verbosity_error()
+    del torchvision, timm, transformers
 
 
 class Dense(nn.Module):
@@ -69,12 +74,23 @@ class Dense(nn.Module):
         return self.head([features] if isinstance(features, Tensor) else list(features.values()))
 
 
-def build(subject: Subject) -> tuple[nn.Module, Tensor, dict[str, Any]]:
-    """The network, two images for it, and what is worth knowing: size, builder's options, parameters.
+def build(subject: Subject) -> tuple[nn.Module, Batch, dict[str, Any]]:
+    """The network, two inputs for it, and what is worth knowing: size, builder's options, parameters.
 
     Raises:
         RuntimeError: it takes images of no size that was tried.
     """
+    if subject.source != "transformers":
+        return _build_for_images(subject)
+    model, example, about = small_transformers.build(subject.name)
+    _shake(model)
+    images = example.leaves()[0]
+    if images.ndim == len(("n", "channels", "rows", "columns")):
+        _settle(model, _mixed(images))
+    return model, example, about
+
+
+def _build_for_images(subject: Subject) -> tuple[nn.Module, Batch, dict[str, Any]]:
     refused = ""
     # Some functions that build a network set themselves what the catalogue would have smaller.
     given = [subject.options, {}] if subject.options else [{}]
@@ -89,7 +105,8 @@ def build(subject: Subject) -> tuple[nn.Module, Tensor, dict[str, Any]]:
             try:
                 with torch.no_grad():
                     model(images)
-                seasoned(model, images)
+                _shake(model)
+                _settle(model, _mixed(images))
                 with torch.no_grad():
                     model(images)
             except Exception as error:  # noqa: BLE001 - networks raise whatever they like at sizes that do not fit
@@ -97,7 +114,7 @@ def build(subject: Subject) -> tuple[nn.Module, Tensor, dict[str, Any]]:
                 continue
             options = {**smaller, **({"img_size": side} if sized and subject.source == "timm" else {})}
             parameters = sum(value.numel() for value in model.parameters())
-            return model, images, {"side": side, "options": options, "parameters": parameters}
+            return model, Batch((images,), {}, None), {"side": side, "options": options, "parameters": parameters}
     raise RuntimeError(f"it takes images of none of {SIDES} pixels: {refused}")
 
 
@@ -127,7 +144,7 @@ def _made(subject: Subject, side: int | None, options: Mapping[str, Any]) -> nn.
 
 
 @torch.no_grad()
-def seasoned(model: nn.Module, images: Tensor) -> None:
+def _shake(model: nn.Module) -> None:
     """Give a fresh network weights that hide nothing, in place.
 
     Training starts from zeros and ones that a trained network does not have: branches that begin with a scale of
@@ -153,12 +170,19 @@ def seasoned(model: nn.Module, images: Tensor) -> None:
     # What attentions keep of their biases in eval mode is of the old ones; they forget it when training begins.
     model.train()
     model.eval()
-    # Half of them as the parity gate draws its inputs: deep networks whose normalizations have seen a few of one kind
-    # make values a hundred times as large of the other, and blow every rounding error up.
-    plain, mixed, more = torch.randn(3, 32, *images.shape[1:], generator=generator)
-    _settle(model, torch.cat([plain, (mixed + more).clamp(float(images.min()), float(images.max()))]))
 
 
+def _mixed(images: Tensor) -> Tensor:
+    """Images to settle a network by.
+
+    Half of them as the parity gate draws its inputs: deep networks whose normalizations have seen a few of one kind
+    make values a hundred times as large of the other, and blow every rounding error up.
+    """
+    plain, mixed, more = torch.randn(3, 32, *images.shape[1:], generator=torch.Generator().manual_seed(3))
+    return torch.cat([plain, (mixed + more).clamp(float(images.min()), float(images.max()))])
+
+
+@torch.no_grad()
 def _settle(model: nn.Module, images: Tensor) -> None:
     """Let every BatchNorm see what comes in, one after the other, so that nothing grows from layer to layer."""
     norms = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The architectures that are tried: the smallest of each line of timm, and torchvision's builders."""
+"""The architectures that are tried: the smallest of each line of timm, torchvision's builders, transformers' types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Source = Literal["timm", "torchvision"]
+Source = Literal["timm", "torchvision", "transformers"]
 
 TIMM = """
     cait_xxs24_224:3 coat_lite_tiny convit_tiny:3 convnext_zepto_rms cpubone_nano crossvit_9_240 csatv2 darknet17
@@ -71,6 +71,22 @@ TORCHVISION = """
     regnet_x_32gf regnet_y_32gf swin_b swin_v2_b convnext_base convnext_large vit_l_16 vit_l_32 vit_h_14 regnet_y_128gf
 """
 
+TRANSFORMERS = """
+    bert vit wav2vec2 distilbert roberta gpt2 llama convnext swin whisper t5 albert electra deberta-v2 dinov2 clip
+    siglip segformer mobilevit resnet audio-spectrogram-transformer hubert wavlm bart qwen2 mistral gemma2 opt
+    modernbert deit beit levit pvt_v2 regnet mobilenet_v2 efficientnet poolformer mpnet xlm-roberta camembert deberta
+    fnet longformer big_bird squeezebert mobilebert convbert xlnet funnel gpt_neo gptj gpt_neox bloom falcon phi qwen3
+    gemma gemma3_text mixtral mbart mt5 umt5 bit convnextv2 cvt data2vec-vision dinov2_with_registers donut-swin
+    focalnet hiera ijepa metaclip_2 mobilenet_v1 mobilevitv2 pvt swiftformer swinv2 textnet vit_msn data2vec-audio sew
+    sew-d unispeech unispeech-sat wav2vec2-bert wav2vec2-conformer arcee bigbird_pegasus biogpt canine ctrl
+    data2vec-text deepseek_v3 diffllama doge ernie esm esmc eurobert exaone4 flaubert glm glm4 gpt-sw3 gpt_bigcode
+    gpt_oss gte helium hunyuan_v1_dense hunyuan_v1_moe ibert jetmoe jina_embeddings_v3 layoutlm luke markuplm
+    megatron-bert minicpm3 minimax ministral ministral3 modernbert-decoder mpt mra mvp nemotron nomic_bert nystromformer
+    olmo olmo2 olmo3 openai-gpt persimmon phi3 phimoe plbart qwen2_moe qwen3_moe rembert roberta-prelayernorm roc_bert
+    roformer seed_oss smollm3 stablelm starcoder2 xlm xlm-roberta-xl xmod yoso
+"""
+"""Types of transformers that classify images, sounds or texts, those that are used most first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -104,4 +120,5 @@ def subjects() -> list[Subject]:
         name, _, depth = word.partition(":")
         timm.append(Subject(source="timm", name=name, options={"depth": int(depth)} if depth else {}))
     torchvision = [Subject(source="torchvision", name=name) for name in TORCHVISION.split()]
-    return list({each.key: each for each in (*timm, *torchvision)}.values())
+    transformers = [Subject(source="transformers", name=name) for name in TRANSFORMERS.split()]
+    return list({each.key: each for each in (*timm, *torchvision, *transformers)}.values())

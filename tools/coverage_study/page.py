@@ -14,7 +14,7 @@ STEPS = ("build", "export", "prune", "export pruned", "int8")
 BARS = {"export": 0.95, "int8": 0.95, "prune": 0.85}
 FAMILIES = 150
 """What is asked of timm's lines: so many tried, and these shares pass."""
-SOURCES = {"timm": "timm, one network for each line", "torchvision": "torchvision"}
+SOURCES = {"timm": "timm, one network for each line", "torchvision": "torchvision", "transformers": "transformers"}
 
 
 def passed(record: Record, step: str) -> bool:
@@ -54,8 +54,8 @@ def page(records: Sequence[Record], total: int) -> str:
 
 _INTRODUCTION = """# Coverage: other people's architectures
 
-Networks of timm and torchvision with random weights, through everything, each in a process with limits. {about}
-`python tools/coverage.py` goes on and makes this page again; `results.json` has all that was found.
+Networks of timm, torchvision and transformers with random weights, through everything, each in a process with limits.
+{about}`python tools/coverage.py` goes on and makes this page again; `results.json` has all that was found.
 
 - *export*: `edgekit.export` with its parity gate; then the tool compares file and model on other images.
 - *prune*: 30 % of every width that can go, with the proof; then the tool masks the same channels itself and compares on
@@ -69,6 +69,8 @@ Images are random and as small as a network takes, 64 to 256 pixels. Weights are
 and ones shaken up and its BatchNorm statistics settled, so that no comparison is of nothing with nothing. Detectors are
 taken up to their heads: what chooses boxes is no part of the network. A line of timm is represented by its smallest
 network; of the blocks of a Transformer, all alike, three are built where its builder lets one say so (*depth 3*).
+Of transformers every type that classifies is built small (64 wide, two layers), saved, and read by `hf:`; texts are of
+32 tokens, one of them padded, sounds are samples or features.
 """
 
 _OTHERS = """## Beside Torch-Pruning
@@ -81,7 +83,7 @@ gave: others were cut than those that belong to them, or a normalization has few
 
 
 def _head(tried: int, total: int) -> list[str]:
-    whole = "" if tried == total else f"**{tried} of {total} networks of the catalogue have been tried so far.**"
+    whole = "" if tried == total else f"**{tried} of {total} networks of the catalogue have been tried so far.**\n"
     return [_INTRODUCTION.format(about=whole)]
 
 
@@ -98,10 +100,10 @@ def _bar(records: Sequence[Record]) -> list[str]:
     silent = list(unsound(records))
     lines.append(f"| no wrong result that no gate saw | {len(silent)} | {_mark(not silent)} |")
     lines += [f"\n{key}, {step}: {reason}" for key, step, reason in silent]
-    other = [record for record in records if record["source"] == "torchvision"]
-    if other:
+    for source in ("torchvision", "transformers"):
+        other = [record for record in records if record["source"] == source]
         counts = ", ".join(f"{step} {sum(passed(record, step) for record in other)}" for step in STEPS)
-        lines += ["", f"Of {len(other)} networks of torchvision pass: {counts}."]
+        lines += ["", f"Of {len(other)} networks of {source} pass: {counts}."] if other else []
     return [*lines, ""]
 
 

@@ -18,6 +18,7 @@ import torch
 from coverage_study.building import build
 from coverage_study.catalogue import Subject
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgekit.device.environment import isa_target
 from edgekit.device.session import open_session
@@ -27,12 +28,15 @@ from edgekit.prune import Coupling, PrunePlan, ResidualBlock, analyse, importanc
 from edgekit.quantize import quantize
 from edgekit.store import write_json
 from edgekit.tasks import outputs_of
+from edgekit.validate import feeds_of
 from edgekit.workload import Batch
 
 KEEP = 0.7
 SQNR_FLOOR_DB, AGREEMENT_FLOOR = 10.0, 0.7
 """An int8 file is sane if its outputs have so much more signal than noise, or so many samples the same first class."""
 SAMPLES = 16
+SPECIAL = 5
+"""Tokens below it mean something; masks are of zeros and ones."""
 CHECKED, ROUNDING = 1e-3, 4.0
 """How far outputs may be apart, relative to the largest, in the tool's own comparisons in fp32; a file may be as many
 times as far from the model as rounding makes the model differ from itself in double precision, if that is more."""
@@ -95,29 +99,29 @@ def study(subject: Subject, path: Path) -> None:
         folder = Path(name)
 
         def building() -> dict[str, Any]:
-            made["model"], made["images"], about = build(subject)
+            made["model"], made["example"], about = build(subject)
             record.data |= about
             return {}
 
         def exporting() -> dict[str, Any]:
-            made["fp32"], about = _exported(made["model"], made["images"], folder / "fp32.onnx")
+            made["fp32"], about = _exported(made["model"], made["example"], folder / "fp32.onnx")
             return about
 
         def pruning() -> dict[str, Any]:
-            coupling = analyse(made["model"], Batch((made["images"],), {}, None))
+            coupling = analyse(made["model"], made["example"])
             record.data["analysis"] = _about(made["model"], coupling)
-            made["smaller"], about = _pruned(made["model"], made["images"], coupling)
+            made["smaller"], about = _pruned(made["model"], made["example"], coupling)
             return about
 
         def exporting_again() -> dict[str, Any]:
-            made["small"], about = _exported(made["smaller"], made["images"], folder / "small.onnx")
+            made["small"], about = _exported(made["smaller"], made["example"], folder / "small.onnx")
             if made["small"].path.stat().st_size >= made["fp32"].path.stat().st_size:
                 raise Unsound("the pruned model's file is no smaller")
             return about
 
         def quantizing() -> dict[str, Any]:
             source = made.get("small") or made["fp32"]
-            return {"of": "pruned" if "small" in made else "whole", **_int8(source, made["images"], folder / "q.onnx")}
+            return {"of": "pruned" if "small" in made else "whole", **_int8(source, made["example"], folder / "q.onnx")}
 
         if record.stage("build", building):
             has_file = record.stage("export", exporting)
@@ -129,33 +133,46 @@ def study(subject: Subject, path: Path) -> None:
         record.finish()
 
 
-def _inputs(images: Tensor, count: int, seed: int) -> Tensor:
-    return torch.randn(count, *images.shape[1:], generator=torch.Generator().manual_seed(seed))
+def _others(example: Batch, seed: int) -> Batch:
+    """Other inputs of the same kind: noise for numbers, other tokens for tokens; special ones and masks stay."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def other(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.is_floating_point():
+            return torch.randn(value.shape, generator=draw)
+        drawn = torch.randint(SPECIAL, int(value.max()) + 1, value.shape, generator=draw) if value.max() > 1 else value
+        return torch.where(value < SPECIAL, value, drawn)
+
+    args, kwargs = pytree.tree_map(other, (example.args, example.kwargs))
+    return Batch(args, kwargs, None)
 
 
-def _exported(model: nn.Module, images: Tensor, path: Path) -> tuple[Exported, dict[str, Any]]:
-    """A file that takes any number of images, or, of a network that fixes their number, that number."""
-    example, fixed = Batch((images,), {}, None), ""
+def _exported(model: nn.Module, example: Batch, path: Path) -> tuple[Exported, dict[str, Any]]:
+    """A file that takes any number of samples, or, of a network that fixes their number, that number."""
+    fixed = ""
     try:
         done = export(model, example, path)
     except ExportError as error:
         fixed = said(error)
         done = export(model, example, path, dynamic="none")
-    fresh = _inputs(images, len(images), 77)
+    fresh = _others(example, 77)
     with torch.no_grad():
-        wanted = [value.numpy() for value in outputs_of(model(fresh))]
-    found = open_session(done.path, threads=1).run(None, {done.spec.inputs[0].name: fresh.numpy()})
+        wanted = [value.numpy() for value in outputs_of(fresh.call(model))]
+    found = open_session(done.path, threads=1).run(None, feeds_of(fresh, done.spec))
     for want, have, own in zip(wanted, found, _rounding(model, fresh, wanted), strict=True):
         _close(want, have, "the exported file differs from the model", max(CHECKED, ROUNDING * own))
     about = {"exporter": done.exporter, "bytes": done.path.stat().st_size, "max_abs_diff": done.parity.max_abs_diff}
     return done, {**about, "batch_fixed": fixed, "refused": list(done.refused)}
 
 
-def _rounding(model: nn.Module, images: Tensor, wanted: list[np.ndarray]) -> list[float]:
+def _rounding(model: nn.Module, example: Batch, wanted: list[np.ndarray]) -> list[float]:
     """How far each output is from the same in double precision, relative to the largest; 0 where that does not run."""
     try:
         with torch.no_grad():
-            exact = [value.numpy() for value in outputs_of(copy.deepcopy(model).double()(images.double()))]
+            twin = copy.deepcopy(model).double()
+            exact = [value.numpy() for value in outputs_of(example.to(dtype=torch.float64).call(twin))]
     except Exception:  # noqa: BLE001 - a forward that names a type does not run in another
         return [0.0] * len(wanted)
     scales = [float(np.abs(value).max(initial=0.0)) or 1.0 for value in wanted]
@@ -175,8 +192,7 @@ def _close(want: np.ndarray, have: np.ndarray, about: str, tolerance: float = CH
             raise Unsound(f"{about} by {apart:.1e} of the largest output")
 
 
-def _pruned(model: nn.Module, images: Tensor, coupling: Coupling) -> tuple[nn.Module, dict[str, Any]]:
-    example = Batch((images,), {}, None)
+def _pruned(model: nn.Module, example: Batch, coupling: Coupling) -> tuple[nn.Module, dict[str, Any]]:
     if not coupling.groups:
         return _shortened(model, example, coupling)
     order = importance(model, coupling, method="l2")
@@ -185,7 +201,7 @@ def _pruned(model: nn.Module, images: Tensor, coupling: Coupling) -> tuple[nn.Mo
     done = prune(model, example, chosen)
     if not chosen.narrowings:
         raise ValueError("nothing was pruned: no group has channels enough")
-    _check_masked(model, done.model, chosen, images)
+    _check_masked(model, done.model, chosen, example)
     kept = sum(value.numel() for value in done.model.parameters())
     difference = done.proof.max_relative_difference
     return done.model, {"parameters": kept, "narrowed": len(chosen.narrowings), "difference": difference}
@@ -202,7 +218,7 @@ def _shortened(model: nn.Module, example: Batch, coupling: Coupling) -> tuple[nn
         for block in gone:
             for parameter in twin.get_submodule(block.last).parameters():
                 parameter.zero_()
-    _check_alike(twin, done.model, example.args[0], "the shorter model differs from the one with zeros")
+    _check_alike(twin, done.model, example, "the shorter model differs from the one with zeros")
     kept = sum(value.numel() for value in done.model.parameters())
     difference = done.proof.max_relative_difference
     return done.model, {"parameters": kept, "narrowed": 0, "removed": len(gone), "difference": difference}
@@ -241,8 +257,8 @@ def _kind(why: str) -> str:
     return re.sub(r"\b\w+?_\d+\b|\d[\d.e+-]*", "#", why)[:120]
 
 
-def _check_masked(model: nn.Module, smaller: nn.Module, chosen: PrunePlan, images: Tensor) -> None:
-    """Compare with a masked model of this tool's own making, on other images, with the numbers as they are."""
+def _check_masked(model: nn.Module, smaller: nn.Module, chosen: PrunePlan, example: Batch) -> None:
+    """Compare with a masked model of this tool's own making, on other inputs, with the numbers as they are."""
     twin = copy.deepcopy(model)
     state = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
     with torch.no_grad():
@@ -252,25 +268,21 @@ def _check_masked(model: nn.Module, smaller: nn.Module, chosen: PrunePlan, image
                 keep[list(gone)] = 0
                 shape = [-1 if index == axis else 1 for index in range(state[name].ndim)]
                 state[name].mul_(keep.reshape(shape).to(state[name]))
-    _check_alike(twin, smaller, images, "the pruned model differs from the masked one")
+    _check_alike(twin, smaller, example, "the pruned model differs from the masked one")
 
 
 @torch.no_grad()
-def _check_alike(one: nn.Module, other: nn.Module, images: Tensor, about: str) -> None:
-    """In float64, on other images."""
-    fresh = _inputs(images, len(images), 99).double()
-    wanted, found = (outputs_of(copy.deepcopy(each).double().eval()(fresh)) for each in (one, other))
+def _check_alike(one: nn.Module, other: nn.Module, example: Batch, about: str) -> None:
+    """In float64, on other inputs."""
+    fresh = _others(example, 99).to(dtype=torch.float64)
+    wanted, found = (outputs_of(fresh.call(copy.deepcopy(each).double().eval())) for each in (one, other))
     for want, have in zip(wanted, found, strict=True):
         _close(want.numpy(), have.numpy(), about, 1e-7)
 
 
-def _int8(source: Exported, images: Tensor, path: Path) -> dict[str, Any]:
-    name = source.spec.inputs[0].name
-    draw = np.random.default_rng(5)
-    size = len(images)
-    batches = [
-        {name: draw.standard_normal((size, *images.shape[1:]), dtype=np.float32)} for _ in range(SAMPLES // size)
-    ]
+def _int8(source: Exported, example: Batch, path: Path) -> dict[str, Any]:
+    count = SAMPLES // len(example)
+    batches = [feeds_of(_others(example, 500 + index), source.spec) for index in range(count)]
     done = quantize(source.path, batches[:4], path, spec=source.spec, target=_target())
     fp32, int8 = (open_session(file, threads=1) for file in (source.path, path))
     wanted: list[list[np.ndarray]] = []

@@ -35,8 +35,8 @@ def main() -> None:
     load_packages()
     torch.set_num_threads(1)
     subject = Subject(source=source, name=name, options=json.loads(options))  # type: ignore[arg-type]
-    model, images, _ = build(subject)
-    Path(path).write_text(json.dumps({**outcome(model, images), "version": version("torch-pruning")}))
+    model, example, _ = build(subject)
+    Path(path).write_text(json.dumps({**outcome(model, example.args[0]), "version": version("torch-pruning")}))
 
 
 def outcome(model: nn.Module, images: Tensor) -> dict[str, Any]:

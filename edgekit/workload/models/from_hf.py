@@ -21,8 +21,17 @@ from edgekit.workload.models.source import ModelSource
 OPTIONS = ("tokens",)
 INPUTS = ("input_ids", "attention_mask")
 TOKENS = 128
+"""Of a text, where nothing else is asked for and the model takes so many."""
 PICKLED = "pytorch_model.bin"
-"""Tokens of a text, where nothing else is asked for and the model takes so many."""
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which is how transformers writes them."""
 
@@ -62,7 +71,8 @@ class SoundLogits(nn.Module):
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Logits [n, classes] of samples [n, time], or of features, as its feature extractor makes them."""
-        logits: Tensor = self.model(input_values=input_values).logits
+        # Networks that hear features of sound call them `input_features`, most of them.
+        logits: Tensor = self.model(**{str(self.model.main_input_name): input_values}).logits
         return logits
 
 
@@ -172,19 +182,25 @@ def _names(trusted: Path | None, folder: str) -> bool:
 
 def _labels(settings: Any) -> tuple[str, ...]:
     """Names of the classes, unless they are transformers' placeholders."""
-    names = [str(name) for _, name in sorted(settings.id2label.items())]
+    names = [str(name) for _, name in sorted((settings.id2label or {}).items())]
     placeholders = all(name == f"LABEL_{index}" for index, name in enumerate(names))
     return () if placeholders else tuple(names)
 
 
-def _file(library: Any, path: str, name: str) -> dict[str, Any] | None:
-    found = library.utils.cached_file(
+def _place(library: Any, path: str, name: str) -> str | None:
+    """Where a file of a folder or a cached repository lies."""
+    found: str | None = library.utils.cached_file(
         path,
         name,
         local_files_only=True,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
+    return found
+
+
+def _file(library: Any, path: str, name: str) -> dict[str, Any] | None:
+    found = _place(library, path, name)
     if found is None:
         return None
     entries = json.loads(Path(found).read_text(encoding="utf-8"))
@@ -268,16 +284,28 @@ class Tokenizer:
 
 
 def _text(library: Any, path: str, settings: Any, asked: str | None, reference: str) -> Tokenizer | None:
+    if not _has_tokenizer(library, path):
+        return None  # Data may come as ids; some tokenizers would ask for a package before they look for their files.
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError):
-        return None  # Data may come as ids.
+        return None
     except ImportError as error:
-        raise broken(error, "transformers", where=reference, extra="hf") from error
+        raise WorkloadError(
+            f"its tokenizer cannot be loaded: {' '.join(str(error).split()) or type(error).__name__}",
+            where=reference,
+            rule="a tokenizer whose package is installed",
+            way_out="install that package, or remove the tokenizer's files and let the data be ids",
+        ) from error
     most = min(int(tokenizer.model_max_length), int(getattr(settings, "max_position_embeddings", TOKENS) or TOKENS))
     if asked is not None and not (asked.isdigit() and 0 < int(asked) <= most):
         raise WorkloadError(f"tokens is {asked!r}", where=reference, rule=f"a number from 1 to {most}")
     return Tokenizer(tokenizer, int(asked) if asked is not None else min(TOKENS, most))
+
+
+def _has_tokenizer(library: Any, path: str) -> bool:
+    """Whether there is a file that `save_pretrained` writes of a tokenizer."""
+    return any(_place(library, path, name) for name in TOKENIZER_FILES)
 
 
 def _as_wordpiece(tokenizer: Any, length: int) -> tuple[WordpiecePreprocessing | None, bytes | None]:
