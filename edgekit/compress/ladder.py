@@ -27,7 +27,7 @@ it."""
 LEAST_LEFT = 0.2
 """Share of the latency below which gains no longer add up, so that predictions are fiction."""
 LEAST_REAL = 0.1
-"""Of summed gains at least this part is taken for real, so that a plan that was measured as no faster can still grow."""
+"""Of summed gains at least this part is taken for real: a plan that was measured as no faster can still grow."""
 MOST_RUNGS = 14
 FASTEST_RATIO = FIRST_RATIO * NEXT_RATIO**MOST_RUNGS
 """The last rung is MOST_RUNGS - 1 steps above the first at most; plans beyond this ratio would be thrown away."""

@@ -21,12 +21,14 @@ from edgekit.errors import PruneError, did_you_mean
 from edgekit.prune.atoms import Atoms
 from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.counts import Count
+from edgekit.prune.heads import PERMUTATIONS
+from edgekit.prune.layers import addmm, matmul
 from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
 from edgekit.prune.regions import open_regions
 from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
-from edgekit.prune.walk import Value, Values, Walk, alive
+from edgekit.prune.walk import Value, Values, Walk, alive, sizes_of
 from edgekit.workload import Batch
 
 _DRY_RUN = "`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why"
@@ -206,7 +208,7 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
         if not isinstance(value, torch.Tensor):
             walk.values[node] = ()
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and value.is_floating_point():
-            walk.values[node] = tensors[str(spec.target)] = tuple(walk.atoms.fresh(int(size)) for size in value.shape)
+            walk.values[node] = tensors[str(spec.target)] = tuple(walk.atoms.fresh(size) for size in sizes_of(value))
         else:
             walk.values[node] = tuple(None for _ in value.shape)
     return tensors
@@ -234,7 +236,7 @@ def _follow(walk: Walk, node: Node) -> Values | None:
     shapes = node.meta["val"]
     pairs = zip(found, shapes, strict=True) if isinstance(found, list) else [(found, shapes)]
     for value, tensor in pairs:
-        sizes = tuple(int(size) for size in tensor.shape) if isinstance(tensor, torch.Tensor) else ()
+        sizes = sizes_of(tensor) if isinstance(tensor, torch.Tensor) else ()
         if len(value) != len(sizes):
             return None
         if any(dim is not None and len(dim) != size for dim, size in zip(value, sizes, strict=True)):
@@ -317,6 +319,14 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
         if RULES.get(node.target) in (recurrent, recurrent_cell):
             weights = [names[each.name] for each in node.all_input_nodes if each.name in names]
             producers |= {name: 0 for name in weights if name.rpartition(".")[2].startswith("weight")}
+            continue
+        if RULES.get(node.target) in (matmul, addmm):
+            # Written as a product: (a, weight [in, out]) or (bias, a, weight), where the weight may be turned first.
+            weight, turned = node.args[-1], False
+            if isinstance(weight, Node) and weight.target in PERMUTATIONS:
+                weight, turned = weight.args[0], True
+            if isinstance(weight, Node) and weight.name in names:
+                producers[names[weight.name]] = 0 if turned else 1
             continue
         operation = str(node.target)
         tables = node.args[:1] if "embedding" in operation else node.args[1:2]

@@ -18,7 +18,7 @@ from edgekit.prune.walk import argument, shape_of
 
 aten = torch.ops.aten
 PRODUCTS = (aten.scaled_dot_product_attention.default, aten.matmul.default, aten.bmm.default, aten.baddbmm.default)
-PERMUTATIONS = (aten.permute.default, aten.transpose.int, aten.mT.default)
+PERMUTATIONS = (aten.permute.default, aten.transpose.int, aten.mT.default, aten.numpy_T.default)
 ENDS = ("linear", "conv", "addmm", "embedding", "group_norm", "batch_norm", "mean", "sum")
 """Behind these a dimension means something else; parts of the operators' names."""
 
@@ -75,6 +75,8 @@ def order_of(node: Node, rank: int) -> list[int]:
     """The dimensions of a permutation's input in the order of its output."""
     if node.target is aten.permute.default:
         return [int(dim) % rank for dim in argument(node, 1, "dims")]
+    if node.target is aten.numpy_T.default:
+        return list(range(rank))[::-1]
     order = list(range(rank))
     swapped = (-1, -2)
     if node.target is aten.transpose.int:

@@ -63,14 +63,25 @@ def matmul(walk: Walk, node: Node) -> Value:
     a, b = walk.value(node.args[0]), walk.value(node.args[1])
     assert a is not None
     assert b is not None
-    if len(a) < 2 or len(b) < 2 or len(a) != len(b):
+    if len(a) < 2 or len(b) < 2:
         walk.pin(a, f"{node.name} has no rule for these ranks")
         walk.pin(b, f"{node.name} has no rule for these ranks")
         return tuple(None for _ in shape_of(node))
     walk.couple(a[-1], b[-2], f"{node.name} contracts a fixed size")
-    sizes = [shape_of(each)[:-2] for each in node.args[:2]]  # type: ignore[arg-type]
-    batch = broadcast_batch(walk, node, (a[:-2], sizes[0]), (b[:-2], sizes[1]))
+    batches = [(value[:-2], shape_of(each)[:-2]) for value, each in zip((a, b), node.args[:2], strict=True)]  # type: ignore[arg-type]
+    batch = broadcast_batch(walk, node, *sorted(batches, key=lambda each: -len(each[0])))
     return (*batch, a[-2], b[-1])
+
+
+def addmm(walk: Walk, node: Node) -> Value:
+    """(bias, a, b): the product of a [rows, in] and b [in, out] with a bias [out], a linear layer written out."""
+    bias, a, b = (walk.value(each) for each in node.args[:3])
+    assert bias is not None
+    assert a is not None
+    assert b is not None
+    assert len(bias) == 1
+    walk.couple(a[-1], b[0], f"{node.name} reads fixed features")
+    return (a[0], walk.couple(b[1], bias[0], "a bias"))
 
 
 def batch_norm(walk: Walk, node: Node) -> Value:

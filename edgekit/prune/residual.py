@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from edgekit.prune.blocks import ResidualBlock, unfused_attention, within
-from edgekit.prune.walk import alive
+from edgekit.prune.walk import alive, sizes_of
 from edgekit.workload import Batch
 
 aten = torch.ops.aten
@@ -28,7 +28,7 @@ ZERO_TO_ZERO = (
 """Operators that answer zero where an operand of their output's shape is zero."""
 MOVES = (
     *(aten.permute.default, aten.transpose.int, aten.view.default, aten.reshape.default, aten.flatten.using_ints),
-    *(aten.unflatten.int, aten.squeeze.dim, aten.unsqueeze.default),
+    *(aten.unflatten.int, aten.squeeze.dim, aten.unsqueeze.default, aten.numpy_T.default, aten.t.default),
 )
 """Operators that only move elements about."""
 FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.RNNBase)
@@ -38,7 +38,7 @@ def find_blocks(program: ExportedProgram, model: nn.Module, example: Batch) -> t
     """Every removable residual branch, in the order of the graph."""
     graph = _Graph.of(program, model, example)
     found: list[ResidualBlock] = []
-    for node in program.graph.nodes:
+    for node in graph.nodes:
         if node.target not in ADDITIONS or not all(isinstance(argument, Node) for argument in node.args[:2]):
             continue
         left, right = node.args[:2]
@@ -178,7 +178,10 @@ def _chain(branch: Node) -> Iterator[Node]:
 def _maker(node: Node, cone: set[Node], graph: _Graph) -> str | None:
     """The module whose parameters make a node's channels, behind activations."""
     while node in cone and node.op == "call_function":
-        owners = [graph.owners[source] for source in node.all_input_nodes if source in graph.owners]
+        sources = node.all_input_nodes
+        # A weight that is turned first is still the weight.
+        sources += [each for source in sources if source.target in MOVES for each in source.all_input_nodes]
+        owners = [graph.owners[source] for source in sources if source in graph.owners]
         if owners:
             return owners[0]
         # One of several outputs of an operator, or of one output its elements.
@@ -192,7 +195,7 @@ def _maker(node: Node, cone: set[Node], graph: _Graph) -> str | None:
 
 def _shape(node: Node) -> tuple[int, ...] | None:
     value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, Tensor) else None
+    return sizes_of(value) if isinstance(value, Tensor) else None
 
 
 def _modules_of(node: Node) -> list[str]:

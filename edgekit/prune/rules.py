@@ -14,7 +14,17 @@ import torch
 from torch.fx import Node
 
 from edgekit.prune.attention import einsum, product_and_mask, scaled_dot_product_attention
-from edgekit.prune.layers import batch_norm, convolution, embedding, group_norm, layer_norm, linear, matmul, prelu
+from edgekit.prune.layers import (
+    addmm,
+    batch_norm,
+    convolution,
+    embedding,
+    group_norm,
+    layer_norm,
+    linear,
+    matmul,
+    prelu,
+)
 from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.shapes import (
     channel_shuffle,
@@ -150,7 +160,8 @@ RULES: Mapping[Any, Rule] = _table(
         spatial_with_indices: "adaptive_max_pool1d adaptive_max_pool2d max_pool2d_with_indices",
         convolution: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
         linear: "linear",
-        matmul: "matmul bmm",
+        matmul: "matmul bmm mm",
+        addmm: "addmm",
         scaled_dot_product_attention: "scaled_dot_product_attention",
         product_and_mask: "baddbmm.default",
         einsum: "einsum",
@@ -182,7 +193,7 @@ RULES: Mapping[Any, Rule] = _table(
         "prod.dim_int var.dim var.correction std.dim std.correction",
         reduce_to_two: "var_mean.dim var_mean.correction std_mean.dim std_mean.correction max.dim min.dim",
         along: "softmax log_softmax cumsum cumprod logcumsumexp",
-        permute: "permute transpose.int t mT",
+        permute: "permute transpose.int t mT numpy_T",
         reshape: "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as reshape_as",
         expand: "expand expand_as broadcast_to",
         constant: "zeros ones full arange scalar_tensor new_zeros new_ones new_full empty eye linspace",

@@ -11,14 +11,16 @@ from torch.fx import Node
 
 from edgekit.prune.atoms import PINNED
 from edgekit.prune.heads import heads_of, order_of
-from edgekit.prune.walk import Dim, Value, Walk, argument, shape_of
+from edgekit.prune.walk import UNKNOWN, Dim, Value, Walk, argument, shape_of
 
 aten = torch.ops.aten
 
 
 def concat(walk: Walk, node: Node) -> Value:
     """Atoms one after the other along the dimension; joined elsewhere."""
-    sources: Sequence[Node] = node.args[0]  # type: ignore[assignment]
+    operands: Sequence[Node] = node.args[0]  # type: ignore[assignment]
+    # torch passes over an empty vector, such as a cache that nothing has been put into.
+    sources = [source for source in operands if shape_of(source) != (0,)]
     values = [value for source in sources if (value := walk.value(source)) is not None]
     at = int(argument(node, 1, "dim", 0)) % len(values[0])
     result: list[Dim] = list(values[0])
@@ -262,11 +264,15 @@ def reshape(walk: Walk, node: Node) -> Value:
     """
     value, old, new = walk.value(node.args[0]), shape_of(node.args[0]), shape_of(node)  # type: ignore[arg-type]
     assert value is not None
+    if UNKNOWN in (*old, *new):
+        return _behind_unknown(walk, node, value)
     result: list[Dim] = []
     i = j = 0
     while i < len(old) or j < len(new):
         i_end, j_end = min(i + 1, len(old)), min(j + 1, len(new))
         while (left := int(np.prod(old[i:i_end]))) != (right := int(np.prod(new[j:j_end]))):
+            if i_end == len(old) and j_end == len(new):
+                raise ValueError(f"{old} and {new} are no shapes of one tensor")
             if (left < right and i_end < len(old)) or j_end >= len(new):
                 i_end += 1
             else:
@@ -274,6 +280,16 @@ def reshape(walk: Walk, node: Node) -> Value:
         result.extend(_regroup(walk, node, value[i:i_end], old[i:i_end], range(j, j_end)))
         i, j = i_end, j_end
     return tuple(result)
+
+
+def _behind_unknown(walk: Walk, node: Node, value: Value) -> Value:
+    """Where a size depends on values, what keeps its size at the end stays as it is."""
+    old, new = shape_of(node.args[0]), shape_of(node)  # type: ignore[arg-type]
+    same = 0
+    while same < min(len(old), len(new)) and old[-1 - same] == new[-1 - same] != UNKNOWN:
+        same += 1
+    walk.pin(value[: len(old) - same], f"{node.name} mixes it with other dimensions")
+    return (*[None] * (len(new) - same), *value[len(old) - same :])
 
 
 def _regroup(walk: Walk, node: Node, value: Value, old: tuple[int, ...], places: range) -> list[Dim]:

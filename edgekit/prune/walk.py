@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from edgekit.prune.atoms import Atoms
 
@@ -88,9 +90,18 @@ def alive(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in listed if node in found]
 
 
+UNKNOWN = -1
+"""A size that depends on values, such as the number of tokens that a mask picks out."""
+
+
 def shape_of(node: Node) -> tuple[int, ...]:
     """The shape of a node's output in the traced example."""
-    return tuple(int(size) for size in node.meta["val"].shape)
+    return sizes_of(node.meta["val"])
+
+
+def sizes_of(value: Tensor) -> tuple[int, ...]:
+    """The shape of a traced tensor, `UNKNOWN` where it depends on values."""
+    return tuple(UNKNOWN if free_unbacked_symbols(size) else int(size) for size in value.shape)
 
 
 def argument(node: Node, index: int, name: str, default: Any = None) -> Any:

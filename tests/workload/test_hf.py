@@ -149,7 +149,7 @@ def test_a_configuration_may_name_no_classes(transformers, tmp_path):
 
 
 def test_a_tokenizer_that_needs_a_package_says_which(transformers, text_model, monkeypatch):
-    def refuse(*args, **kwargs):
+    def refuse(*_, **__):
         raise ImportError("You need to install sacremoses to use this")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)

@@ -171,6 +171,11 @@ def _made(
             way_out="save it again with save_pretrained; a pytorch_model.bin, which is a pickle and can run any code, "
             f"is read with --trust-pickle {path}/{PICKLED}",
         ) from error
+    # What a cache keeps is for texts that go on; a classifier reads its text once.
+    model.config.use_cache = False
+    if hasattr(model, "set_experts_implementation"):
+        # The usual way through experts is an operator of its own, which no exporter knows; this one is plain products.
+        model.set_experts_implementation("batched_mm")
     return wrapper(model)
 
 
