@@ -28,7 +28,7 @@ from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
 from edgekit.prune.regions import open_regions
 from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
-from edgekit.prune.walk import Value, Values, Walk, alive, sizes_of
+from edgekit.prune.walk import Value, Values, Walk, alive, carries_channels, sizes_of
 from edgekit.workload import Batch
 
 _DRY_RUN = "`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why"
@@ -176,10 +176,12 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         if node.op == "call_function":
             value = _follow(walk, node)
             if value is None:
-                lack = "its rule does not cover this use" if node.target in RULES else "no rule for it"
-                unknown[str(node.target), lack] += 1
-                for source in node.all_input_nodes:
-                    walk.pin(walk.values.get(source, ()), f"{node.target} has no rule")
+                sources = [walk.values.get(source, ()) for source in node.all_input_nodes]
+                if any(map(carries_channels, sources)):
+                    lack = "its rule does not cover this use" if node.target in RULES else "no rule for it"
+                    unknown[str(node.target), lack] += 1
+                for source in sources:
+                    walk.pin(source, f"{node.target} has no rule")
                 value = _blank(node)
             walk.values[node] = value
         elif node.op == "output":

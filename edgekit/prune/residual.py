@@ -24,6 +24,7 @@ ADDITIONS = (aten.add.Tensor, aten.add_.Tensor)
 ZERO_TO_ZERO = (
     *(aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default),
     *(aten.mul.Tensor, aten.mul_.Tensor, aten.contiguous.default, aten.clone.default),
+    *(aten.type_as.default, aten.to.dtype),
 )
 """Operators that answer zero where an operand of their output's shape is zero."""
 MOVES = (

@@ -144,7 +144,8 @@ def _table(rules: Mapping[Rule, str]) -> dict[Any, Rule]:
 RULES: Mapping[Any, Rule] = _table(
     {
         broadcast: "add add_ sub sub_ mul mul_ div div_ maximum minimum where rsub pow atan2 masked_fill masked_fill_ "
-        "eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or addcmul addcdiv lerp",
+        "eq ne lt le gt ge logical_and logical_or bitwise_and bitwise_or addcmul addcdiv lerp "
+        "multiply multiply_ divide subtract true_divide __and__ __or__ floor_divide",
         same: "relu relu_ relu6 relu6_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ gelu silu silu_ mish "
         "mish_ sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ "
         "hardswish hardswish_ hardsigmoid hardsigmoid_ log_sigmoid "

@@ -81,6 +81,11 @@ def broadcast_batch(walk: Walk, node: Node, left: Sized, right: Sized, *, fixed:
     return result
 
 
+def carries_channels(value: Values) -> bool:
+    """Whether any dimension of a value, or of one of several, has channels."""
+    return any(dim is not None for part in (value if isinstance(value, list) else [value]) for dim in part)
+
+
 def alive(nodes: Iterable[Node]) -> list[Node]:
     """The nodes that an output depends on, in their order."""
     found: set[Node] = set()
