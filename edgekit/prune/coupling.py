@@ -176,12 +176,12 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         if node.op == "call_function":
             value = _follow(walk, node)
             if value is None:
-                sources = [walk.values.get(source, ()) for source in node.all_input_nodes]
-                if any(map(carries_channels, sources)):
+                touched = [walk.values.get(source, ()) for source in node.all_input_nodes]
+                if any(map(carries_channels, touched)):
                     lack = "its rule does not cover this use" if node.target in RULES else "no rule for it"
                     unknown[str(node.target), lack] += 1
-                for source in sources:
-                    walk.pin(source, f"{node.target} has no rule")
+                for each in touched:
+                    walk.pin(each, f"{node.target} has no rule")
                 value = _blank(node)
             walk.values[node] = value
         elif node.op == "output":

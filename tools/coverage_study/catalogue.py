@@ -75,7 +75,7 @@ TRANSFORMERS = """
     bert vit wav2vec2 distilbert roberta gpt2 llama convnext swin whisper t5 albert electra deberta-v2 dinov2 clip
     siglip segformer mobilevit resnet audio-spectrogram-transformer hubert wavlm bart qwen2 mistral gemma2 opt
     modernbert deit beit levit pvt_v2 regnet mobilenet_v2 efficientnet poolformer mpnet xlm-roberta camembert deberta
-    fnet longformer big_bird squeezebert mobilebert convbert xlnet funnel gpt_neo gptj gpt_neox bloom falcon phi qwen3
+    fnet longformer big_bird squeezebert mobilebert convbert funnel gpt_neo gptj gpt_neox bloom falcon phi qwen3
     gemma gemma3_text mixtral mbart mt5 umt5 bit convnextv2 cvt data2vec-vision dinov2_with_registers donut-swin
     focalnet hiera ijepa metaclip_2 mobilenet_v1 mobilevitv2 pvt swiftformer swinv2 textnet vit_msn data2vec-audio sew
     sew-d unispeech unispeech-sat wav2vec2-bert wav2vec2-conformer arcee bigbird_pegasus biogpt canine ctrl
