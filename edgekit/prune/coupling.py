@@ -187,8 +187,8 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         elif node.op == "output":
             for source in node.all_input_nodes:
                 walk.pin(walk.values[source], "an output of the model")
-    groups = _groups(tensors, atoms)
     producers, scales = _roles(program)
+    groups = _groups(tensors, atoms, producers)
     return Coupling(
         groups=groups,
         blocks=(*find_blocks(program, model, example), *find_layers(program, model)),
@@ -267,7 +267,7 @@ def _freeze_shared(model: nn.Module, tensors: dict[str, Value], atoms: Atoms) ->
                         atoms.pin(dim, f"one tensor under the names {', '.join(shared)}")
 
 
-def _groups(tensors: dict[str, Value], atoms: Atoms) -> tuple[ChannelGroup, ...]:
+def _groups(tensors: dict[str, Value], atoms: Atoms, producers: Mapping[str, int]) -> tuple[ChannelGroup, ...]:
     members: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(lambda: defaultdict(list))
     for name, value in tensors.items():
         for axis, dim in enumerate(value):
@@ -283,7 +283,7 @@ def _groups(tensors: dict[str, Value], atoms: Atoms) -> tuple[ChannelGroup, ...]
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
     for channels in alike.values():
-        weights = [name for name, axis in channels[0] if axis == 0 and name.endswith("weight")]
+        weights = [name for name, axis in channels[0] if axis == producers.get(name, 0) and name.endswith("weight")]
         first = next((name for name in tensors if name in weights), next(iter(channels[0]))[0])
         name = base = first.rpartition(".")[0] or first
         number = 2

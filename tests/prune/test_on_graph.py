@@ -180,7 +180,7 @@ def reshapes(model):
         (Stated, (2, 6, 4), {"rnn": [2, 3]}, []),
         (Packed, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
         (Shuffled, (2, 3, 4, 4), {"conv": [0, 2, 5]}, []),
-        (Mixed, (2, 3, 4, 4), {"stem": [0, 1, 3, 6, 7], "norm": [0, 1, 4, 5], "gate.1": [0, 3, 4]}, []),
+        (Mixed, (2, 3, 4, 4), {"stem": [0, 1, 3, 6, 7], "up": [0, 1, 4, 5], "gate.1": [0, 3, 4]}, []),
     ],
     ids=[
         *("widths", "a stream and a block", "blocks", "a flattened size", "tokens", "a block of tokens", "units"),
