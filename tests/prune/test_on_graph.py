@@ -102,6 +102,17 @@ class Packed(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1))
 
 
+class Padded(Packed):
+    """Heads that pass over padding, which is looked up by the number of each sample: nobody can infer that shape."""
+
+    def forward(self, x):
+        n, t, _ = x.shape
+        q, k, v = self.qkv(self.norm(x + self.position)).reshape(n, t, 3, -1, 6).permute(2, 0, 3, 1, 4).unbind(0)
+        seen = (x[..., 0] > -1)[torch.arange(n)[:, None, None, None], torch.arange(t)[None, None, None, :]]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.proj(y.transpose(1, 2).reshape(n, t, -1))
+
+
 class Encoder(nn.Module):
     """PyTorch's own attention merges heads with samples, and its product has no parameter as it stands."""
 
@@ -179,13 +190,14 @@ def reshapes(model):
         (lambda: Recurrent(bias=False), (2, 6, 4), {"rnn": [1, 7]}, []),
         (Stated, (2, 6, 4), {"rnn": [2, 3]}, []),
         (Packed, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
+        (Padded, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
         (Shuffled, (2, 3, 4, 4), {"conv": [0, 2, 5]}, []),
         (Mixed, (2, 3, 4, 4), {"stem": [0, 1, 3, 6, 7], "up": [0, 1, 4, 5], "gate.1": [0, 3, 4]}, []),
     ],
     ids=[
         *("widths", "a stream and a block", "blocks", "a flattened size", "tokens", "a block of tokens", "units"),
         *("units and a layer", "units of both ways", "units without biases", "the last state"),
-        *("heads", "pixels of channels", "a mixture"),
+        *("heads", "heads behind a mask", "pixels of channels", "a mixture"),
     ],
 )
 def test_it_answers_as_the_exported_pruned_network(make, shape, kept, blocks, tmp_path):

@@ -14,7 +14,7 @@ from edgekit.prune.blocks import within
 from edgekit.prune.on_graph.bypass import bypass
 from edgekit.prune.on_graph.masks import Masks, everything, sizes
 from edgekit.prune.on_graph.operators import GATES, follow
-from edgekit.prune.on_graph.shapes import forget, inferred, sized
+from edgekit.prune.on_graph.shapes import declared, forget, inferred, sized
 from edgekit.prune.on_graph.walk import Walk, refusal
 from edgekit.prune.plan import PrunePlan
 
@@ -39,7 +39,8 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
     if plan.resolution is not None:
         raise refusal(str(plan.resolution), rule="images as they come")
     twin = model.clone()
-    walk = Walk(twin.graph, sized(twin))
+    known = sized(twin)
+    walk = Walk(twin.graph, {**declared(twin, known), **known})
     # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
     found = [name for name in plan.slices if name in twin.graph.initializers]
     units = _units(twin.graph, plan.slices)
@@ -59,7 +60,7 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
         bypass(twin.graph, block)
     passes.RemoveUnusedNodesPass()(twin)
     forget(twin)
-    _check(walk, sized(twin), model)
+    _check(walk, known, sized(twin), model)
     return inferred(twin)
 
 
@@ -115,8 +116,10 @@ def _slice(walk: Walk, value: ir.Value, masks: Masks) -> None:
     walk.keep(value, masks)
 
 
-def _check(walk: Walk, found: Mapping[str, tuple[int, ...]], before: ir.Model) -> None:
-    """Compare the shapes that ONNX infers with those that were followed.
+def _check(
+    walk: Walk, known: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], before: ir.Model
+) -> None:
+    """Compare the shapes that ONNX infers, `known` before and `found` now, with those that were followed.
 
     Raises:
         PruneError: they differ, or an output's are not those of the unpruned network.
@@ -128,7 +131,7 @@ def _check(walk: Walk, found: Mapping[str, tuple[int, ...]], before: ir.Model) -
     ]
     for value in before.graph.outputs:
         name = str(value.name)
-        if name in walk.masks or found.get(name) != walk.shapes.get(name):
+        if name in walk.masks or found.get(name) != known.get(name):
             wrong.append(f"the output {name} has another shape")
     if wrong:
         raise refusal(f"shapes do not agree: {wrong[0]}", rule="the sizes that were followed through the graph")

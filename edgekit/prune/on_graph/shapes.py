@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -40,6 +41,23 @@ def sized(model: ir.Model) -> dict[str, tuple[int, ...]]:
         for value in values
         if value.shape is not None and all(isinstance(size, int) for size in value.shape)
     }
+
+
+def declared(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes that the exporter wrote down, with the sizes that open dimensions have in `shapes`, those of `sized`.
+
+    Masks are often made in ways that inference does not follow.
+    """
+    given: dict[str, int] = {}
+    for value in model.graph.inputs:
+        assert value.shape is not None
+        given |= {str(size): own for size, own in zip(value.shape, shapes[str(value.name)], strict=True)}
+    found: dict[str, tuple[int, ...]] = {}
+    for value in (value for node in model.graph for value in node.outputs):
+        sizes = [size if isinstance(size, int) else given.get(str(size)) for size in value.shape or (None,)]
+        if None not in sizes:
+            found[str(value.name)] = tuple(size for size in sizes if size is not None)
+    return found
 
 
 def forget(model: ir.Model) -> None:
