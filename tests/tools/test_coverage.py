@@ -22,6 +22,7 @@ def tool():
         import coverage_study.catalogue
         import coverage_study.causes
         import coverage_study.page
+        import coverage_study.stages
         import coverage_study.torch_pruning_runner
 
         yield coverage_study
@@ -64,6 +65,36 @@ def test_the_catalogue_names_each_network_once(tool):
     found = tool.catalogue.subjects()
     assert len({each.key for each in found}) == len(found)
     assert sum(each.source == "timm" for each in found) >= 150
+    assert sum(each.source == "transformers" for each in found) >= 100
+
+
+def test_other_inputs_keep_what_tokens_and_masks_mean(tool):
+    ids, mask = torch.tensor([[1, 7, 9, 8, 2], [1, 6, 2, 0, 0]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    batch = tool.stages.Batch((torch.zeros(2, 3),), {"ids": ids, "mask": mask}, None)
+    seen = set()
+    for seed in range(20):
+        other = tool.stages._others(batch, seed)
+        assert torch.equal(other.kwargs["mask"], mask)
+        assert torch.equal(other.kwargs["ids"][ids < 5], ids[ids < 5])
+        assert other.kwargs["ids"][ids >= 5].ge(5).all()
+        assert other.kwargs["ids"].max() <= 9
+        assert other.args[0].abs().sum() > 0
+        seen.add(tuple(other.kwargs["ids"].flatten().tolist()))
+    assert len(seen) > 10
+
+
+def test_where_float64_gives_no_numbers_float32_is_compared(tool):
+    class Narrow(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return y if y.dtype == torch.float32 else y * float("nan")
+
+    example = tool.stages.Batch((torch.randn(4, 3),), {}, None)
+    torch.manual_seed(0)
+    one, other = Narrow(3, 2), Narrow(3, 2)
+    tool.stages._check_alike(one, one, example, "the same")
+    with pytest.raises(tool.stages.Unsound, match=r"another by .* of the largest output"):
+        tool.stages._check_alike(one, other, example, "another")
 
 
 def test_what_another_tool_removed_is_read_from_its_result(tool):
@@ -83,6 +114,22 @@ def test_what_another_tool_removed_is_read_from_its_result(tool):
         np.testing.assert_array_equal(gone["2.weight"][1], [1, 5] if wrong else [1, 4])
         apart = runner.difference(runner.masked(model, gone), smaller, torch.randn(7, 5))
         assert (apart > 1e-3) == wrong
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_text_and_a_sound_network_of_transformers_go_through_the_whole(tmp_path, monkeypatch):
+    for package in ("timm", "torchvision", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: it is no dependency of edgekit")
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setenv("PYTHONPATH", str(TOOLS.parent))
+    from coverage import main
+
+    assert main(["--only", "transformers-(gpt2|whisper)$", "--work", str(tmp_path), "--out", str(tmp_path)]) == 0
+    for each in json.loads((tmp_path / "results.json").read_text()):
+        assert {stage["status"] for stage in each["stages"].values()} == {"passed"}
+        assert each["analysis"]["groups"] >= 4
 
 
 @pytest.mark.slow

@@ -76,6 +76,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "swinv2": WINDOWS,
     "t5": ENCODED,
     "mt5": ENCODED,
+    "textnet": {"image_size": 96},
     "umt5": ENCODED,
     "whisper": {"max_source_positions": 50},
 }
