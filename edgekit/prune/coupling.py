@@ -16,6 +16,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from edgekit.errors import PruneError, did_you_mean
 from edgekit.prune.atoms import Atoms
@@ -232,8 +233,9 @@ def _follow(walk: Walk, node: Node) -> Values | None:
         return None
     try:
         found = rule(walk, node)
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
-        # Arguments that the rule does not know. What it has joined so far only ties more together than need be.
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, GuardOnDataDependentSymNode):
+        # Arguments that the rule does not know, or that depend on values.
+        # What it has joined so far only ties more together than need be.
         return None
     shapes = node.meta["val"]
     pairs = zip(found, shapes, strict=True) if isinstance(found, list) else [(found, shapes)]

@@ -46,7 +46,8 @@ def outcome(model: nn.Module, images: Tensor) -> dict[str, Any]:
     try:
         narrow(smaller, images)
     except Exception as error:  # noqa: BLE001 - whatever it raises, it does not take this network
-        return {"outcome": "fails while pruning", "reason": f"{type(error).__name__}: {error}"[:300]}
+        what = "out of memory" if isinstance(error, MemoryError) else "fails while pruning"
+        return {"outcome": what, "reason": f"{type(error).__name__}: {error}"[:300]}
     after = sum(value.numel() for value in smaller.parameters())
     if after == before:
         return {"outcome": "prunes nothing", "share": 1.0}
