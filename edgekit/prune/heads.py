@@ -18,7 +18,7 @@ from edgekit.prune.walk import argument, shape_of
 
 aten = torch.ops.aten
 PRODUCTS = (aten.scaled_dot_product_attention.default, aten.matmul.default, aten.bmm.default, aten.baddbmm.default)
-PERMUTATIONS = (aten.permute.default, aten.transpose.int, aten.mT.default, aten.numpy_T.default)
+PERMUTATIONS = (aten.permute.default, aten.transpose.int, aten.t.default, aten.mT.default, aten.numpy_T.default)
 ENDS = ("linear", "conv", "addmm", "embedding", "group_norm", "batch_norm", "mean", "sum")
 """Behind these a dimension means something else; parts of the operators' names."""
 
