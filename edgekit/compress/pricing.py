@@ -126,7 +126,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
 
     def joint_ms(taken: Sequence[Choice[Action]]) -> float:
         key = speeds.add([choice.action for choice in taken])
-        found = speeds.measured([key], most_s_per_file=GLANCE_S_PER_FILE)
+        found = speeds.measured([key], glance=True)
         return ms[ORIGINAL] * found[key] / found[ORIGINAL]
 
     rungs = ladder(
@@ -188,12 +188,12 @@ class _Speeds:
         floats = {str(index): file_bytes(self._float(actions)) for index, actions in enumerate(plans)}
         self.run.speed.on_device(floats, self.feeds)
 
-    def measured(self, keys: Iterable[str], *, most_s_per_file: float = MEASURE_S_PER_FILE) -> dict[str, float]:
-        """Milliseconds of the original's graph and of these, in one interleaved run."""
+    def measured(self, keys: Iterable[str], *, glance: bool = False) -> dict[str, float]:
+        """Milliseconds of the original's graph and of these, in one interleaved run; a short one at a `glance`."""
         wanted = {key: self.graphs[key] for key in (ORIGINAL, *keys)}
         share_s = MEASURE_SHARE * self.run.budget.time_s / len(wanted)
-        per_file_s = min(max(share_s, LEAST_S_PER_FILE), most_s_per_file)
-        return self.run.speed.ms(wanted, self.feeds, time_s=per_file_s * len(wanted))
+        per_file_s = min(max(share_s, LEAST_S_PER_FILE), GLANCE_S_PER_FILE if glance else MEASURE_S_PER_FILE)
+        return self.run.speed.ms(wanted, self.feeds, time_s=per_file_s * len(wanted), tell=not glance)
 
     def _float(self, actions: Sequence[Action]) -> ir.Model:
         return float_graph(self.run.workload, self.source, combine(self.coupling, actions))

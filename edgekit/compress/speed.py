@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.compress.settings import Settings
 from edgekit.profiling import error_of
 from edgekit.profiling.book import CostBook
-from edgekit.progress import Progress
+from edgekit.progress import Progress, silent
 from edgekit.spec import Feeds
 from edgekit.validate import latency_table
 
@@ -24,8 +24,8 @@ class Here:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings, self.progress = settings, progress
 
-    def ms(self, files: Mapping[str, bytes], feeds: Feeds, *, time_s: float) -> dict[str, float]:
-        """Milliseconds of one sample for each file, in one interleaved run.
+    def ms(self, files: Mapping[str, bytes], feeds: Feeds, *, time_s: float, tell: bool = True) -> dict[str, float]:
+        """Milliseconds of one sample for each file, in one interleaved run, whose progress is told or not.
 
         The first one is the baseline; the others are its median over their paired ratio, since each one's own median
         drifts with the machine, and so that files measured in different runs can be compared.
@@ -43,7 +43,7 @@ class Here:
                 threads=self.settings.threads,
                 time_s=time_s,
                 seed=self.settings.seed,
-                progress=self.progress,
+                progress=self.progress if tell else silent,
             )
         base = timings[baseline].latency.p50.value
         return {name: base / timing.ratio.value for name, timing in timings.items()}
@@ -81,13 +81,13 @@ class Elsewhere:
         """What stages that depend on the device are kept under: costs that are added later change none there are."""
         return self.book.key
 
-    def ms(self, files: Mapping[str, bytes], feeds: Feeds, *, time_s: float) -> dict[str, float]:
+    def ms(self, files: Mapping[str, bytes], feeds: Feeds, *, time_s: float, tell: bool = True) -> dict[str, float]:
         """Predicted milliseconds of one sample for each file.
 
         Raises:
             EdgekitError: pieces have no costs, and there is no host to time them on.
         """
-        del time_s
+        del time_s, tell
         return {name: found.us / 1e3 for name, (_, found) in self.book.predicted(files, _shapes(feeds)).items()}
 
     def on_device(self, files: Mapping[str, bytes], feeds: Feeds) -> dict[str, dict[str, Any]]:
