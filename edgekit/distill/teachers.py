@@ -20,6 +20,7 @@ from edgekit.distill.layers import listening
 from edgekit.progress import Progress, Step, silent
 from edgekit.store import writing
 from edgekit.tasks import outputs_of
+from edgekit.tasks.labels import NO_LABEL
 from edgekit.training import in_layout
 from edgekit.workload import Batch, Stream, loader, size_of
 
@@ -196,10 +197,6 @@ def is_fixed(data: Dataset[Any], model: Callable[..., Any], *, seed: int = 0) ->
         Stream(data, model, batch_size=size, seed=each, limit=size).batch(0).leaves() for each in (seed, seed + 1)
     )
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-NO_LABEL = -100
-"""What torch's cross entropy leaves out."""
 
 
 class Unlabelled(Dataset[Any]):

@@ -13,12 +13,17 @@ from edgekit.errors import DataError
 from edgekit.tasks.outputs import outputs_of
 from edgekit.tasks.task import Arrays, Task, finite, given, same_shape
 
+NO_LABEL = -100
+"""What stands where there is no label; torch's cross entropy leaves it out."""
+
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
     """One label per sample (or per position): logits [n, classes, ...], integer targets [n, ...].
 
-    The loss is the cross entropy; distillation is T² KL(teacher ‖ student) at temperature T, as in G. Hinton et al.,
-    *Distilling the Knowledge in a Neural Network* (2015), section 2, the mean over samples (and positions).
+    Positions whose target is -100 have no label (padding of a text, the edge of an object) and do not count; each
+    sample has to have one at some position. The loss is the cross entropy; distillation is T² KL(teacher ‖ student) at
+    temperature T, as in G. Hinton et al., *Distilling the Knowledge in a Neural Network* (2015), section 2, the mean
+    over samples (and positions).
 
     >>> task = classification()
     >>> task.metric, task.unit
@@ -102,7 +107,9 @@ def _softened_divergence(student: Any, teacher: Any, temperature: float) -> Tens
 
 
 def _top1(outputs: Arrays, target: np.ndarray) -> np.ndarray:
-    return _per_sample_mean(outputs[0].argmax(axis=1) == target)
+    correct, counted = (outputs[0].argmax(axis=1) == target), target != NO_LABEL
+    right, all_of_it = ((each & counted).reshape(len(target), -1).sum(axis=1) for each in (correct, counted))
+    return np.asarray(right / all_of_it, dtype=np.float64)
 
 
 def _per_sample_mean(correct: np.ndarray) -> np.ndarray:
@@ -127,7 +134,16 @@ def _check_classes(outputs: Arrays, target: np.ndarray) -> None:
             way_out="convert the labels to int, or name the task multilabel or regression",
         )
     classes = logits.shape[1]
-    wrong = np.flatnonzero((target.reshape(-1) < 0) | (target.reshape(-1) >= classes))
+    by_position = target.ndim > 1
+    without = (target == NO_LABEL).reshape(len(target), -1)
+    if by_position and without.all(axis=1).any():
+        raise DataError(
+            f"sample {int(without.all(axis=1).argmax())} of a batch has no label at any position",
+            where="classification",
+            rule=f"a label at one position at least; {NO_LABEL} says that a position has none",
+            way_out="leave such samples out",
+        )
+    wrong = np.flatnonzero(((target < 0) | (target >= classes)).reshape(-1) & ~(by_position & without.reshape(-1)))
     if wrong.size:
         raise _out_of_range(
             f"label {target.reshape(-1)[wrong[0]]} of sample {wrong[0] * len(target) // target.size} is out of range "

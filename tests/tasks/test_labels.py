@@ -53,6 +53,33 @@ def test_segmentation_counts_the_share_of_positions():
     assert tasks.classification().per_sample((logits,), labels).tolist() == [1.0, 0.5]
 
 
+def test_positions_without_a_label_do_not_count():
+    logits, labels = RNG.normal(size=(6, 4, 9)).astype("float32"), RNG.integers(0, 4, (6, 9))
+    labels[:, 5:] = -100
+    labels[2, 1:] = -100
+    task = tasks.classification()
+    found = task.per_sample((logits,), labels)
+    for row, (own, truth) in enumerate(zip(logits, labels, strict=True)):
+        kept = truth != -100
+        assert found[row] == pytest.approx((own.argmax(0)[kept] == truth[kept]).mean())
+    assert task.value((logits,), labels) == pytest.approx(100 * found.mean())
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits.transpose(0, 2, 1)[labels != -100]), torch.from_numpy(labels[labels != -100])
+    )
+    loss = task.loss(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_sample_without_any_label_is_refused():
+    logits, labels = np.zeros((3, 4, 5), "float32"), np.zeros((3, 5), int)
+    labels[1] = -100
+    with pytest.raises(DataError, match="sample 1 of a batch has no label at any position"):
+        tasks.classification().check((logits,), labels)
+    # Without positions -100 is a number like others, and out of range.
+    with pytest.raises(DataError, match="label -100 of sample 1 is out of range"):
+        tasks.classification().check((logits[..., 0],), np.array([0, -100, 1]))
+
+
 def test_models_agree_where_their_top_label_is_the_same():
     a, b = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 2.0], [1.0, 0.0]])
     assert tasks.classification().agreement((a,), (b,)).tolist() == [1.0, 0.0]

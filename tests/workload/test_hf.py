@@ -7,6 +7,7 @@ from PIL import Image
 
 from edgekit.device.processing import Vocabulary
 from edgekit.errors import WorkloadError
+from edgekit.tasks import classification
 from edgekit.workload import load_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s", "a"]
@@ -95,6 +96,51 @@ def test_an_image_model_gives_logits(transformers, image_model):
     with torch.no_grad():
         assert torch.equal(source.factory().eval()(pixels), own(pixel_values=pixels).logits)
     assert source.preprocessing is None
+
+
+def test_a_model_of_tokens_gives_logits_by_class(transformers, tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        id2label={0: "O", 1: "PLACE", 2: "NAME"},
+    )
+    own = transformers.BertForTokenClassification(config).eval()
+    own.save_pretrained(tmp_path / "t")
+    source = load_model(f"hf:{tmp_path / 't'}")
+    # Names and texts are for what has one class; here every position has one.
+    assert (source.labels, source.text) == ((), None)
+    batch = {"input_ids": torch.randint(20, (2, 7)), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
+    with torch.no_grad():
+        found = source.factory().eval()(**batch)
+        assert torch.equal(found, own(**batch).logits.transpose(1, 2))
+    target = torch.tensor([[0, 1, 2, -100, -100, -100, -100], [1, 1, 0, 0, 2, 2, -100]])
+    with torch.no_grad():
+        assert torch.isclose(classification().loss(found, target), own(**batch, labels=target).loss)
+
+
+def test_a_model_of_pixels_gives_logits_as_large_as_its_image(transformers, tmp_path):
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2,
+        depths=[1, 1],
+        sr_ratios=[2, 1],
+        hidden_sizes=[8, 16],
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        num_attention_heads=[1, 2],
+        mlp_ratios=[2, 2],
+        decoder_hidden_size=16,
+        num_labels=4,
+    )
+    own = transformers.SegformerForSemanticSegmentation(config).eval()
+    own.save_pretrained(tmp_path / "s")
+    pixels, target = torch.randn(2, 3, 32, 48), torch.randint(4, (2, 32, 48))
+    with torch.no_grad():
+        found = load_model(f"hf:{tmp_path / 's'}").factory().eval()(pixels)
+        assert found.shape == (2, 4, 32, 48)
+        assert torch.isclose(classification().loss(found, target), own(pixels, labels=target).loss)
 
 
 def test_an_audio_model_gives_logits(transformers, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
 from torch import Tensor, nn
 
 from edgekit.data import split_options
@@ -76,10 +77,38 @@ class SoundLogits(nn.Module):
         return logits
 
 
+class TagLogits(nn.Module):
+    """A network of transformers that classifies each token of a text, with its logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits [n, classes, tokens] of ids [n, tokens] and the mask of what is no padding."""
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits.transpose(1, 2)
+
+
+class MapLogits(nn.Module):
+    """A network of transformers that classifies each pixel of an image, with its logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Logits [n, classes, height, width] of images [n, channels, height, width], scaled up as its own loss does."""
+        logits: Tensor = self.model(pixel_values=pixel_values).logits
+        return F.interpolate(logits, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
+
+
 KINDS: dict[str, tuple[str, type[nn.Module]]] = {
     "ForImageClassification": ("AutoModelForImageClassification", PixelLogits),
     "ForSequenceClassification": ("AutoModelForSequenceClassification", TokenLogits),
     "ForAudioClassification": ("AutoModelForAudioClassification", SoundLogits),
+    "ForTokenClassification": ("AutoModelForTokenClassification", TagLogits),
+    "ForSemanticSegmentation": ("AutoModelForSemanticSegmentation", MapLogits),
 }
 """What the name of an architecture ends with: how it is loaded, and what makes it give logits."""
 
@@ -87,7 +116,9 @@ KINDS: dict[str, tuple[str, type[nn.Module]]] = {
 def from_hf(reference: str, *, trusted: Path | None = None) -> ModelSource:
     """A classifier of images, texts or sounds, with its preprocessing or tokenizer and the names of its classes.
 
-    Texts are cut or padded to `tokens` (128, or what the model takes if that is less).
+    Those that classify each token of a text or each pixel of an image take data that hold ids and masks, or images,
+    beside the labels of all positions (-100 where there is none). Texts are cut or padded to `tokens` (128, or what the
+    model takes if that is less).
 
     Raises:
         WorkloadError: transformers is missing, there is no such folder or repository, or the model is no classifier.
@@ -105,11 +136,11 @@ def from_hf(reference: str, *, trusted: Path | None = None) -> ModelSource:
         raise WorkloadError(
             f"a {architecture}",
             where=reference,
-            rule="a model for image, sequence or audio classification",
+            rule="a model for image, sequence, audio or token classification, or for semantic segmentation",
             way_out="write a function that returns the module: file.py:function",
         )
     loads, wrapper = KINDS[kind]
-    is_text, is_image = wrapper is TokenLogits, wrapper is PixelLogits
+    is_text, is_image = wrapper is TokenLogits, wrapper in (PixelLogits, MapLogits)
     if "tokens" in options and not is_text:
         raise WorkloadError(f"tokens of a {architecture}", where=reference, rule="only for models that take texts")
     factory = partial(_made, library, loads, wrapper, path, reference=reference, trusted=trusted)
@@ -119,8 +150,12 @@ def from_hf(reference: str, *, trusted: Path | None = None) -> ModelSource:
         return ModelSource(
             factory=factory, preprocessing=before, vocabulary=vocabulary, text=text, labels=_labels(settings)
         )
-    before_raw = _preprocessing(library, path, settings, reference) if is_image else _listening(library, path)
-    return ModelSource(factory=factory, preprocessing=before_raw, labels=_labels(settings))
+    before_raw = _preprocessing(library, path, settings, reference) if is_image else None
+    if wrapper is SoundLogits:
+        before_raw = _listening(library, path)
+    # Names are for what has one class.
+    labels = () if wrapper in (TagLogits, MapLogits) else _labels(settings)
+    return ModelSource(factory=factory, preprocessing=before_raw, labels=labels)
 
 
 def _kind(library: Any, architecture: str) -> str | None:
