@@ -32,6 +32,7 @@ MOVES = (
     *(aten.unflatten.int, aten.squeeze.dim, aten.unsqueeze.default, aten.numpy_T.default, aten.t.default),
 )
 """Operators that only move elements about."""
+PRODUCTS = (aten.matmul.default, aten.mm.default, aten.addmm.default)
 FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.RNNBase)
 
 
@@ -179,9 +180,10 @@ def _chain(branch: Node) -> Iterator[Node]:
 def _maker(node: Node, cone: set[Node], graph: _Graph) -> str | None:
     """The module whose parameters make a node's channels, behind activations."""
     while node in cone and node.op == "call_function":
-        sources = node.all_input_nodes
-        # A weight that is turned first is still the weight.
-        sources += [each for source in sources if source.target in MOVES for each in source.all_input_nodes]
+        sources = list(node.all_input_nodes)
+        if node.target in PRODUCTS:
+            # A weight that is turned first is still the weight.
+            sources += [each for source in sources if source.target in MOVES for each in source.all_input_nodes]
         owners = [graph.owners[source] for source in sources if source in graph.owners]
         if owners:
             return owners[0]
