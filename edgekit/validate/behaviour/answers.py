@@ -9,6 +9,7 @@ import numpy as np
 
 from edgekit.errors import DataError
 from edgekit.tasks import Task
+from edgekit.tasks.labels import NO_LABEL
 from edgekit.validate.scoring import Score
 
 Kind = Literal["classes", "positions", "labels"]
@@ -90,6 +91,9 @@ def read(reference: Score, candidate: Score, task: Task) -> Pair | str:
     if reference.target is None:
         return f"none for the task {task.name}: its targets are no single array"
     target, ours, theirs = reference.target[:n], reference.outputs[0][:n], candidate.outputs[0][:n]
+    if target.ndim > 1 and np.issubdtype(target.dtype, np.integer) and (target == NO_LABEL).any():
+        share = float((target == NO_LABEL).mean())
+        return f"none for the task {task.name}: {share:.0%} of the positions have no label ({NO_LABEL})"
     for values in (ours, theirs):
         _finite(values)
     kind = _kind(task, ours, target)

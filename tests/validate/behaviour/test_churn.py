@@ -135,6 +135,15 @@ def test_a_task_of_the_users_is_read_by_its_shapes_and_said_to_be(score):
     assert pair.candidate.predicted[:, 0].tolist() == [1, 1]
 
 
+def test_positions_without_a_label_are_refused_in_words(score):
+    values = np.random.default_rng(0).normal(size=(4, 3, 5))
+    target = np.random.default_rng(1).integers(0, 3, (4, 5))
+    assert pair_of(score, values, values, target, classification()).reference.kind == "positions"
+    target[:, 4] = -100
+    said = pair_of(score, values, values, target, classification())
+    assert said == "none for the task classification: 20% of the positions have no label (-100)"
+
+
 @pytest.mark.parametrize("task", [regression(), imitation()])
 def test_quantities_are_refused_in_words(score, task):
     values = np.random.default_rng(0).normal(size=(9, 2))
