@@ -147,9 +147,9 @@ class _Book(Generic[A]):
             if self.joint_ms is not None and _saved_ms(taken) >= due:
                 real = max((self.ms - self.joint_ms(taken)) / _saved_ms(taken), LEAST_REAL)
                 due = _saved_ms(taken) + (self.ms - real * _saved_ms(taken)) * (1 - 1 / NEXT_RATIO)
-            if not self._is_real(taken, real):
+            if not self._leaves_enough(taken, real):
                 break
-            if self.size - _saved_bytes(taken) <= limit and real * _saved_ms(taken) > 0:
+            if self.size - _saved_bytes(taken) <= limit and _saved_ms(taken) > 0:
                 plans.append(self.rung(taken, damage, real))
         return plans
 
@@ -181,7 +181,7 @@ class _Book(Generic[A]):
     def _or_better(self, grown: Rung[A] | None, ratio: float, real: float) -> Rung[A] | None:
         """What grew, or the knapsack's plan for this step if that does clearly less damage or nothing grew there."""
         found = knapsack(self.choices, gain_ms=self.ms * (1 - 1 / ratio) / real, within=self.within)
-        if not found or not self._is_real(found, real):
+        if not found or not self._leaves_enough(found, real):
             return grown
         if grown is None:
             plan = self.rung(found, 0.0, real)
@@ -196,7 +196,7 @@ class _Book(Generic[A]):
         """What part of the summed gains of a plan its prediction counts."""
         return (self.ms - plan.predicted_ms) / _saved_ms(plan.choices)
 
-    def _is_real(self, taken: Sequence[Choice[A]], real: float) -> bool:
+    def _leaves_enough(self, taken: Sequence[Choice[A]], real: float) -> bool:
         return self.ms - real * _saved_ms(taken) > LEAST_LEFT * self.ms
 
 

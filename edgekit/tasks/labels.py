@@ -134,16 +134,16 @@ def _check_classes(outputs: Arrays, target: np.ndarray) -> None:
             way_out="convert the labels to int, or name the task multilabel or regression",
         )
     classes = logits.shape[1]
-    by_position = target.ndim > 1
-    without = (target == NO_LABEL).reshape(len(target), -1)
-    if by_position and without.all(axis=1).any():
+    labelled = (target != NO_LABEL) | (target.ndim == 1)
+    empty = ~labelled.any(axis=tuple(range(1, target.ndim)))
+    if empty.any():
         raise DataError(
-            f"sample {int(without.all(axis=1).argmax())} of a batch has no label at any position",
+            f"sample {int(empty.argmax())} of a batch has no label at any position",
             where="classification",
             rule=f"a label at one position at least; {NO_LABEL} says that a position has none",
             way_out="leave such samples out",
         )
-    wrong = np.flatnonzero(((target < 0) | (target >= classes)).reshape(-1) & ~(by_position & without.reshape(-1)))
+    wrong = np.flatnonzero(labelled & ((target < 0) | (target >= classes)))
     if wrong.size:
         raise _out_of_range(
             f"label {target.reshape(-1)[wrong[0]]} of sample {wrong[0] * len(target) // target.size} is out of range "

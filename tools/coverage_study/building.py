@@ -84,9 +84,8 @@ def build(subject: Subject) -> tuple[nn.Module, Batch, dict[str, Any]]:
         return _build_for_images(subject)
     model, example, about = small_transformers.build(subject.name)
     _shake(model)
-    images = example.leaves()[0]
-    if images.ndim == len(("n", "channels", "rows", "columns")):
-        _settle(model, _mixed(images))
+    if about["side"]:
+        _settle(model, _mixed(example.args[0]))
     return model, example, about
 
 

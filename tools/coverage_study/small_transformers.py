@@ -16,6 +16,8 @@ TOKENS, SAMPLES, FRAMES, SIDE = 32, 8000, 50, 96
 """Of the inputs: tokens of a text, samples or frames of a recording, pixels of an image that may have any size."""
 VOCABULARY = 200
 PADDING, FIRST, LAST = 0, 1, 2
+WORDS_FROM = 5
+"""Tokens below it mean something of their own."""
 PADDED = 5
 """Tokens of the second text that are padding."""
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers", "decoder_layers")
@@ -103,10 +105,10 @@ def build(name: str) -> tuple[nn.Module, Batch, dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="edgekit-coverage-") as folder:
         made.save_pretrained(folder)
         model = load_model(f"hf:{folder}").factory().eval()
-    example, about = _example(kind, model, settings)
+    example, side = _example(kind, settings)
     with torch.no_grad():
         example.call(model)
-    return model, example, about
+    return model, example, {"side": side, "parameters": sum(value.numel() for value in model.parameters())}
 
 
 def _kind(name: str) -> tuple[str, str]:
@@ -146,23 +148,21 @@ def _smaller(usual: Any) -> dict[str, Any]:
     return {**small, **{key: _smaller(part) for key, part in parts.items() if hasattr(part, "to_dict")}}
 
 
-def _example(kind: str, model: nn.Module, settings: Any) -> tuple[Batch, dict[str, Any]]:
+def _example(kind: str, settings: Any) -> tuple[Batch, int | str]:
+    """Two inputs, and the side of images."""
     draw = torch.Generator().manual_seed(1)
-    parameters = sum(value.numel() for value in model.parameters())
     if kind == "image":
         given = getattr(getattr(settings, "vision_config", settings), "image_size", SIDE)
         side = given if isinstance(given, int) else given[0]
         channels = getattr(settings, "num_channels", 3)
-        images = torch.randn(2, channels, side, side, generator=draw)
-        return Batch((images,), {}, None), {"side": side, "parameters": parameters}
+        return Batch((torch.randn(2, channels, side, side, generator=draw),), {}, None), side
     if kind == "sound":
-        sound = torch.randn(2, *_shape_of_sound(settings), generator=draw)
-        return Batch((sound,), {}, None), {"side": "", "parameters": parameters}
-    ids = torch.randint(5, VOCABULARY, (2, TOKENS), generator=draw)
+        return Batch((torch.randn(2, *_shape_of_sound(settings), generator=draw),), {}, None), ""
+    ids = torch.randint(WORDS_FROM, VOCABULARY, (2, TOKENS), generator=draw)
     mask = torch.ones_like(ids)
     ids[:, 0], ids[0, -1], ids[1, -PADDED - 1] = FIRST, LAST, LAST
     ids[1, -PADDED:], mask[1, -PADDED:] = PADDING, 0
-    return Batch((), {"input_ids": ids, "attention_mask": mask}, None), {"side": "", "parameters": parameters}
+    return Batch((), {"input_ids": ids, "attention_mask": mask}, None), ""
 
 
 def _shape_of_sound(settings: Any) -> tuple[int, ...]:

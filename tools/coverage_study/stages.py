@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from coverage_study.building import build
 from coverage_study.catalogue import Subject
+from coverage_study.small_transformers import WORDS_FROM
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -35,8 +36,6 @@ KEEP = 0.7
 SQNR_FLOOR_DB, AGREEMENT_FLOOR = 10.0, 0.7
 """An int8 file is sane if its outputs have so much more signal than noise, or so many samples the same first class."""
 SAMPLES = 16
-SPECIAL = 5
-"""Tokens below it mean something; masks are of zeros and ones."""
 CHECKED, ROUNDING = 1e-3, 4.0
 """How far outputs may be apart, relative to the largest, in the tool's own comparisons in fp32; a file may be as many
 times as far from the model as rounding makes the model differ from itself in double precision, if that is more."""
@@ -142,8 +141,13 @@ def _others(example: Batch, seed: int) -> Batch:
             return value
         if value.is_floating_point():
             return torch.randn(value.shape, generator=draw)
-        drawn = torch.randint(SPECIAL, int(value.max()) + 1, value.shape, generator=draw) if value.max() > 1 else value
-        return torch.where(value < SPECIAL, value, drawn)
+        if value.max() < WORDS_FROM:  # A mask.
+            return value
+        return torch.where(
+            value < WORDS_FROM,
+            value,
+            torch.randint(WORDS_FROM, int(value.max()) + 1, value.shape, generator=draw),
+        )
 
     args, kwargs = pytree.tree_map(other, (example.args, example.kwargs))
     return Batch(args, kwargs, None)

@@ -37,12 +37,16 @@ RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which is how transformers writes them."""
 
 
-class PixelLogits(nn.Module):
-    """An image classifier of transformers that gives its logits alone."""
+class Wrapped(nn.Module):
+    """A network of transformers, of whose answer a subclass gives the logits alone."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+
+class PixelLogits(Wrapped):
+    """An image classifier of transformers that gives its logits alone."""
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, channels, height, width]."""
@@ -50,12 +54,8 @@ class PixelLogits(nn.Module):
         return logits
 
 
-class TokenLogits(nn.Module):
+class TokenLogits(Wrapped):
     """A text classifier of transformers that gives its logits alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [n, classes] of ids [n, tokens] and the mask of what is no padding."""
@@ -63,12 +63,8 @@ class TokenLogits(nn.Module):
         return logits
 
 
-class SoundLogits(nn.Module):
+class SoundLogits(Wrapped):
     """An audio classifier of transformers that gives its logits alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Logits [n, classes] of samples [n, time], or of features, as its feature extractor makes them."""
@@ -77,12 +73,8 @@ class SoundLogits(nn.Module):
         return logits
 
 
-class TagLogits(nn.Module):
+class TagLogits(Wrapped):
     """A network of transformers that classifies each token of a text, with its logits alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [n, classes, tokens] of ids [n, tokens] and the mask of what is no padding."""
@@ -90,12 +82,8 @@ class TagLogits(nn.Module):
         return logits.transpose(1, 2)
 
 
-class MapLogits(nn.Module):
+class MapLogits(Wrapped):
     """A network of transformers that classifies each pixel of an image, with its logits alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits [n, classes, height, width] of images [n, channels, height, width], scaled up as its own loss does."""
