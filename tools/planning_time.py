@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="x86-vnni")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    network = ResNet(depth=options.depth).eval()
+    network = ResNet([(options.depth - 2) // 6] * 3).eval()
     example = Batch((torch.randn(2, 3, 32, 32),), {}, None)
     with _timed("coupling"):
         coupling = analyse(network, example)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekit.compress.choice import Choice
 from edgekit.compress.drafts import file_bytes, float_graph, signature
-from edgekit.compress.ladder import FASTEST_RATIO, Rung, ladder
+from edgekit.compress.ladder import Rung, ladder
 from edgekit.compress.run import Run
 from edgekit.compress.stages import File
 from edgekit.distill import with_batch_statistics
@@ -118,10 +118,11 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         if action.text in keys
     ]
 
+    expected = TOGETHER * len(actions)
+    tried = itertools.count()
+
     def joint_damage(taken: Sequence[Choice[Action]]) -> float:
-        left_ms = ms[ORIGINAL] - sum(choice.gain_ms for choice in taken)
-        way = math.log(max(ms[ORIGINAL] / left_ms, 1.0)) / math.log(FASTEST_RATIO) if left_ms > 0 else 1.0
-        run.progress(Step("taking decisions together", min(int(100 * way), 100), 100))
+        run.progress(Step("taking decisions together", min(next(tried), expected - 1), expected))
         return damages.of([choice.action for choice in taken])
 
     def joint_ms(taken: Sequence[Choice[Action]]) -> float:
@@ -138,7 +139,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         joint_damage=joint_damage,
         joint_ms=joint_ms,
     )
-    run.progress(Step("taking decisions together", 100, 100))
+    run.progress(Step("taking decisions together", expected, expected))
     return Priced(
         choices=tuple(choices),
         rungs=tuple(_measured_again(rungs, speeds)),

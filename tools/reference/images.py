@@ -97,8 +97,12 @@ RECIPES = {
     "convnext": Recipe(network=ConvNeXt, epochs=4, settings=_ADAMW),
     "csp_silu": Recipe(network=CSPClassifier, epochs=4, settings=_SGD),
     "vit_tiny": Recipe(network=ViT, epochs=4, settings=_ADAMW),
-    "resnet56": Recipe(network=lambda: ResNet(depth=56), epochs=12, settings=_SGD),
-    "plain56": Recipe(network=lambda: ResNet(depth=56, plain=True), epochs=12, settings=_SGD),
+    "resnet56": Recipe(network=lambda: ResNet((9, 9, 9)), epochs=12, settings=_SGD),
+    "plain56": Recipe(network=lambda: ResNet((9, 9, 9), plain=True), epochs=12, settings=_SGD),
+    "shortcut20": Recipe(network=lambda: ResNet((3, 3, 3)), epochs=6, settings=_SGD),
+    "plain20": Recipe(network=lambda: ResNet((3, 3, 3), plain=True), epochs=6, settings=_SGD),
+    "resnet18": Recipe(network=lambda: ResNet((2, 2, 2, 2)), epochs=6, settings=_SGD),
+    "plain18": Recipe(network=lambda: ResNet((2, 2, 2, 2), plain=True), epochs=6, settings=_SGD),
 }
 
 
@@ -144,6 +148,26 @@ def resnet56() -> nn.Module:
 def plain56() -> nn.Module:
     """The trained twin of ResNet-56 without shortcuts."""
     return _trained("plain56")
+
+
+def shortcut20() -> nn.Module:
+    """The trained ResNet-20 that `plain20` is held against; the user project's has a training of its own."""
+    return _trained("shortcut20")
+
+
+def plain20() -> nn.Module:
+    """The trained twin of ResNet-20 without shortcuts."""
+    return _trained("plain20")
+
+
+def resnet18() -> nn.Module:
+    """The trained ResNet-18 at a quarter of its width."""
+    return _trained("resnet18")
+
+
+def plain18() -> nn.Module:
+    """The trained twin of ResNet-18 without shortcuts."""
+    return _trained("plain18")
 
 
 def train_data() -> Cifar10:

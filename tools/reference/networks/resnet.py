@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
 from torch import Tensor, nn
 
@@ -28,17 +30,21 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Three stages of (depth - 2) / 6 blocks, 16, 32 and 64 channels wide; `plain` leaves the shortcuts out."""
+    """Stages of so many blocks each, the first 16 channels wide and each next one twice as wide, at half the height.
 
-    def __init__(self, depth: int, classes: int = 10, *, plain: bool = False) -> None:
+    (3, 3, 3) is ResNet-20, (9, 9, 9) ResNet-56; (2, 2, 2, 2) is ResNet-18 (table 1) at a quarter of its width. `plain`
+    leaves the shortcuts out.
+    """
+
+    def __init__(self, stages: Sequence[int], classes: int = 10, *, plain: bool = False) -> None:
         super().__init__()
-        count = (depth - 2) // 6
         self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(16)
         blocks, width = [], 16
-        for channels in (16, 32, 64):
+        for stage, count in enumerate(stages):
+            channels = 16 * 2**stage
             for index in range(count):
-                blocks.append(Block(width, channels, 2 if index == 0 and channels > 16 else 1, plain=plain))
+                blocks.append(Block(width, channels, 2 if index == 0 and stage > 0 else 1, plain=plain))
                 width = channels
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
