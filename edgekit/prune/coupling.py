@@ -7,7 +7,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgekit.prune.blocks import ResidualBlock
 from edgekit.prune.counts import Count
 from edgekit.prune.heads import PERMUTATIONS
 from edgekit.prune.layers import addmm, matmul
+from edgekit.prune.norms import find_norm_calls, norm_axes
 from edgekit.prune.recurrent import recurrent, recurrent_cell
 from edgekit.prune.recurrent_layers import RecurrentLayer, find_layers
 from edgekit.prune.regions import open_regions
@@ -82,6 +83,7 @@ class Coupling:
         producers: parameters that make channels (weights of convolutions, linear and recurrent layers, embeddings) with
             their output dimension.
         scales: BatchNorm weights.
+        norms: modules that normalize over channels, with the dimension of their input that has those.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -90,6 +92,7 @@ class Coupling:
     sizes: Mapping[str, tuple[int, ...]]
     producers: Mapping[str, int]
     scales: frozenset[str]
+    norms: Mapping[str, int] = field(default_factory=dict)
 
     def group(self, name: str) -> ChannelGroup:
         """The group of that name.
@@ -169,6 +172,8 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     program = trace(without_caches(model).eval(), example)
     atoms = Atoms()
     walk = Walk(atoms)
+    norms = find_norm_calls(program, model)
+    walk.normalizing = frozenset(node for call in norms for node in call.nodes)
     tensors = _name_inputs(program, walk)
     _freeze_shared(model, tensors, atoms)
     _freeze_idle(program, tensors, atoms)
@@ -197,6 +202,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         sizes=tensor_sizes(model),
         producers=producers,
         scales=scales,
+        norms=norm_axes(walk, norms, tensors),
     )
 
 

@@ -99,26 +99,31 @@ def batch_norm(walk: Walk, node: Node) -> Value:
 
 
 def layer_norm(walk: Walk, node: Node) -> Value:
-    """Frozen along what it normalizes over: removing a channel there changes the statistics of all others."""
+    """That of a module of its own is over the channels that are left; else what it normalizes over is frozen."""
     x, rank = walk.value(node.args[0]), len(node.args[1])  # type: ignore[arg-type]
     assert x is not None
+    if node in walk.normalizing and rank == 1:
+        for each in map(walk.value, node.args[2:4]):
+            if each is not None:
+                walk.couple(x[-1], each[0], f"{node.name} normalizes fixed features")
+        return x
     reason = f"{node.name} normalizes over it: removing a channel would change the others"
     walk.pin(x[-rank:], reason)
     # A weight, and a bias where there is one; then numbers.
-    for each in node.args[2:4]:
-        walk.pin(walk.value(each), reason)
+    for weight in node.args[2:4]:
+        walk.pin(walk.value(weight), reason)
     return x
 
 
 def group_norm(walk: Walk, node: Node) -> Value:
-    """Groups go whole: the statistics of the others stay as they are."""
+    """Groups go whole: the statistics of the others stay as they are. One alone is over the channels that are left."""
     x, groups = walk.value(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
     assert x is not None
     for index in (2, 3):
         value = walk.value(argument(node, index, ""))
         if value is not None:
             walk.couple(value[0], x[1], f"{node.name} normalizes fixed channels")
-    if x[1] is not None:
+    if x[1] is not None and not (groups == 1 and node in walk.normalizing):
         for part in np.split(x[1], groups):
             walk.atoms.join(part, np.full_like(part, part[0]))
     return x

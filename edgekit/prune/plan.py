@@ -17,9 +17,9 @@ from edgekit.prune.importance import Importance
 from edgekit.prune.recurrent_layers import RecurrentLayer
 from edgekit.prune.resolution import Resolution
 
-VERSION = 2
-READABLE = (1, 2)
-"""Plans of version 1 know no resolution."""
+VERSION = 3
+READABLE = (1, 2, 3)
+"""Plans of version 1 know no resolution, those before version 3 no normalizations that lose channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class PrunePlan:
         blocks: residual branches and recurrent layers that go.
         counts: for each of the user's modules the attributes that count channels, and what they become.
         resolution: what its images are scaled to; None leaves them as they come.
+        norms: modules that normalize over channels some of which go, with the dimension of their input that has those.
     """
 
     fingerprint: str
@@ -50,6 +51,7 @@ class PrunePlan:
     blocks: tuple[Block, ...]
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     resolution: Resolution | None = None
+    norms: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [f"{n.group}: {n.before} -> {len(n.kept)} channels" for n in self.narrowings]
@@ -84,6 +86,7 @@ class PrunePlan:
             ],
             "counts": {module: dict(attributes) for module, attributes in self.counts.items()},
             "resolution": None if self.resolution is None else asdict(self.resolution),
+            "norms": dict(self.norms),
         }
 
     @classmethod
@@ -118,6 +121,7 @@ class PrunePlan:
                     for module, attributes in data.get("counts", {}).items()
                 },
                 resolution=_resolution(data.get("resolution")),
+                norms={str(module): int(axis) for module, axis in data.get("norms", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PruneError(
@@ -196,6 +200,11 @@ def make_plan(
         blocks=tuple(coupling.block(name) for name in blocks),
         counts=counts,
         resolution=resolution,
+        norms={
+            module: axis
+            for module, axis in coupling.norms.items()
+            if any(name.rpartition(".")[0] == module for name in slices)
+        },
     )
 
 

@@ -26,6 +26,10 @@ def resize(module: nn.Module) -> None:
     for kinds, act in _KINDS:
         if isinstance(module, kinds):
             act(module)
+    # Others call it as `nn.LayerNorm` does.
+    shape, weight = getattr(module, "normalized_shape", None), getattr(module, "weight", None)
+    if isinstance(shape, tuple) and len(shape) == 1 and isinstance(weight, nn.Parameter):
+        setattr(module, "normalized_shape", tuple(weight.shape))  # noqa: B010 - no attribute that every module has
 
 
 # What each takes is one of the kinds beside it in the table below, which the type checker cannot see.

@@ -108,7 +108,7 @@ def reduce(walk: Walk, node: Node) -> Value:
     over = argument(node, names.index("dim"), "dim") if "dim" in names else None
     dims = range(len(value)) if over is None else [over] if isinstance(over, int) else over
     reduced = {int(dim) % len(value) for dim in dims} or set(range(len(value)))
-    for index in reduced:
+    for index in reduced if node not in walk.normalizing else ():
         walk.pin((value[index],), f"{node.name} reduces over it")
     if argument(node, names.index("keepdim"), "keepdim", default=False) if "keepdim" in names else False:
         return tuple(None if index in reduced else dim for index, dim in enumerate(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils import _pytree as pytree
 from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock, remove, unfuse
 from edgekit.prune.coupling import tensor_sizes, tensors_of, without_caches
+from edgekit.prune.norms import read_the_rest
 from edgekit.prune.plan import PrunePlan, fingerprint
 from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
 from edgekit.prune.residual import FEATURES_LAST
@@ -99,6 +101,7 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
             wrong += [repr(name) for name in (block.last, block.ending, *block.modules) if name not in modules]
         elif not 1 <= block.layer < getattr(modules.get(block.module), "num_layers", 0):
             wrong.append(f"layer {block.layer} of {block.module!r}")
+    wrong += [f"channels in front of {name!r}" for name in plan.norms if name not in modules]
     wrong += [
         f"channels that {name!r} counts as {attribute!r}"
         for name, attributes in plan.counts.items()
@@ -118,11 +121,13 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of `model` in which everything that the plan removes is zero: the reference of the proof.
 
     A removed channel's slices are zero in the tensors that make it and in those that read it, so it contributes
-    nothing, whatever the activation between makes of zero. A removed block's last module answers zero, a
-    removed recurrent layer what it is given. Images are scaled alike.
+    nothing, whatever the activation between makes of zero; normalizations over channels leave it out. A removed block's
+    last module answers zero, a removed recurrent layer what it is given. Images are scaled alike.
     """
     check_fit(model, plan)
     twin = without_caches(model)
+    for name, axis in plan.norms.items():
+        _leave_out(twin.get_submodule(name), name, axis, plan)
     tensors = tensors_of(twin)
     with torch.no_grad():
         for name, axes in plan.slices.items():
@@ -138,6 +143,16 @@ def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:
     if plan.resolution is not None:
         scale_input(twin, plan.resolution)
     return twin
+
+
+def _leave_out(module: nn.Module, name: str, axis: int, plan: PrunePlan) -> None:
+    smaller, gone = copy.deepcopy(module), set[int]()
+    for attribute, _ in module.named_parameters():
+        axes = plan.slices.get(f"{name}.{attribute}", {})
+        _shrink(smaller, attribute, axes)
+        gone.update(index for indexes in axes.values() for index in indexes)
+    resize(smaller)
+    read_the_rest(module, smaller, axis, sorted(gone))
 
 
 def _zeros(value: Any) -> Any:

@@ -29,6 +29,8 @@ class Walk:
     def __init__(self, atoms: Atoms) -> None:
         self.atoms = atoms
         self.values: dict[Node, Values] = {}
+        self.normalizing: frozenset[Node] = frozenset()
+        """What modules compute that normalize over channels: those that stay are read without the others."""
 
     def value(self, argument: Any) -> Value | None:
         """The value of a node; None for a number or no argument."""
