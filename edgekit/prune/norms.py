@@ -18,11 +18,11 @@ from torch.fx import Node
 
 from edgekit.prune.layers import group_norm, layer_norm
 from edgekit.prune.rules import RULES, broadcast, reduce, reduce_to_two, same
-from edgekit.prune.shapes import constant, expand, permute, reshape
+from edgekit.prune.shapes import constant, expand, getitem, permute, reshape
 from edgekit.prune.walk import Value, Walk, alive, shape_of
 
 _REDUCING = (layer_norm, group_norm, reduce, reduce_to_two)
-_ARITHMETIC = (*_REDUCING, broadcast, same, permute, reshape, expand, constant)
+_ARITHMETIC = (*_REDUCING, broadcast, same, permute, reshape, expand, constant, getitem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +64,25 @@ def find_norm_calls(program: ExportedProgram, model: nn.Module) -> tuple[NormCal
         own = frozenset(inside)
         rules = [RULES.get(node.target) for node in inside]
         taken = {each for node in inside for each in node.all_input_nodes if each not in own and each.name not in owned}
-        given = [node for node in inside if any(user in living and user not in own for user in node.users)]
+        given = [
+            node
+            for node in inside
+            # A conversion to what it is already hands the input itself on, to readers behind the module, too.
+            if not (_keeps_values(node) and node.args[0] in taken)
+            and any(user in living and user not in own for user in node.users)
+        ]
         if (
             len(taken) == len(given) == 1
             and shape_of(first := next(iter(taken))) == shape_of(given[0])
             and any(rule in _REDUCING for rule in rules)
-            and all(
-                rule in _ARITHMETIC or str(node.target) == "<built-in function getitem>"
-                for rule, node in zip(rules, inside, strict=True)
-            )
+            and all(rule in _ARITHMETIC for rule in rules)
         ):
             found.append(NormCall(module=name, taken=first, nodes=own))
     return tuple(found)
+
+
+def _keeps_values(node: Node) -> bool:
+    return str(node.target).partition(".")[2].partition(".")[0] in {"to", "contiguous", "alias", "detach", "type_as"}
 
 
 def _has_scales(module: nn.Module) -> bool:

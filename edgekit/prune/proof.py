@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
@@ -59,7 +61,8 @@ def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, 
     inputs = _inputs(example, noise)
     for batch in inputs:
         try:
-            want, have = (outputs_of(batch.call(each)) for each in (reference, smaller))
+            with _Exact():
+                want, have = (outputs_of(batch.call(each)) for each in (reference, smaller))
         except Exception as error:
             raise PruneError(
                 f"the pruned model does not run: {type(error).__name__}: {error}",
@@ -83,6 +86,25 @@ def prove(model: nn.Module, pruned: nn.Module, plan: PrunePlan, example: Batch, 
                 )
             worst = max(worst, difference)
     return Proof(max_relative_difference=worst, inputs=len(inputs))
+
+
+class _Exact(TorchFunctionMode):
+    """Leaves numbers in float64 where code asks for float32 in between, as norms and softmaxes of transformers do.
+
+    Rounding would differ between the two models by more than what the proof allows.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        first = args[0] if args else None
+        if isinstance(first, Tensor) and first.dtype == torch.float64:
+            if func is Tensor.float:
+                return first
+            args = tuple(torch.float64 if each is torch.float32 else each for each in args)
+            named = {name: torch.float64 if each is torch.float32 else each for name, each in named.items()}
+        return func(*args, **named)
 
 
 def _inputs(example: Batch, noise: int) -> list[Batch]:

@@ -61,7 +61,8 @@ def _group_norm(module: Any) -> None:
     if module.weight is not None:
         per_group = module.num_channels // module.num_groups
         module.num_channels = module.weight.shape[0]
-        module.num_groups = module.num_channels // per_group
+        # One alone is over all channels, however many are left.
+        module.num_groups = max(module.num_channels // per_group, 1)
 
 
 def _norm(module: Any) -> None:

@@ -247,7 +247,7 @@ class Inline(nn.Module):
 def test_a_decoder_block_in_one_forward(kit):
     net = kit.settle(Inline())
     coupling = room.analyse(net, kit.batch(6, 3))
-    assert {group.name: len(group) for group in coupling.groups} == {"qkv": 4, "gate": 24}
+    assert {group.name: len(group) for group in coupling.groups} == {"stem": 16, "qkv": 4, "gate": 24}
     assert [block.name for block in coupling.blocks] == ["out", "down"]
     x = torch.randn(2, 7, 3)
     with torch.no_grad():

@@ -87,7 +87,7 @@ class Apart(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention in a stream that its LayerNorm freezes."""
+    """Pre-norm attention beside a stream."""
 
     def __init__(self, attention):
         super().__init__()
@@ -107,8 +107,8 @@ def test_heads_go_whole(kit, kind, form):
     net = kit.settle(Layer(kind(form)))
     before = digest_of(net)
     coupling = room.analyse(net, kit.batch(6, 3))
-    (group,) = coupling.groups
-    assert len(group) == HEADS
+    stream, group = coupling.groups
+    assert (len(stream), len(group)) == (WIDTH, HEADS)
     assert [block.name for block in coupling.blocks] == ["attention"]
     plan = room.make_plan(coupling, {group.name: [0, 3]})
     assert room.PrunePlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
@@ -135,9 +135,13 @@ def test_heads_replay_lift_and_print(kit, tmp_path):
     coupling = room.analyse(net, kit.batch(6, 3))
     ranks = room.importance(net, coupling, method="l2")
     texts = [action.text for action in room.actions(coupling, ranks, grid=5)]
-    assert texts == ["remove block attention", *(f"attention.qkv: 4 -> {heads}" for heads in (3, 2, 1))]
+    assert texts == [
+        "remove block attention",
+        *(f"stem: 20 -> {width}" for width in (15, 10, 5)),
+        *(f"attention.qkv: 4 -> {heads}" for heads in (3, 2, 1)),
+    ]
     assert room.inside(coupling) == {"attention.qkv": "block attention"}
-    plan = room.plan(coupling, ranks, keep=0.5, grid=5)
+    plan = room.plan(coupling, ranks, keep={"attention.qkv": 2}, grid=5)
     assert plan.counts == {"attention": {"num_heads": 2, "attn_dim": 10}}
     pruned = room.prune(net, kit.batch(6, 3), plan).model
     with torch.no_grad():
@@ -243,7 +247,7 @@ def test_shared_keys_and_values_take_their_queries_along(kit, form):
     net = kit.settle(Layer(Shared(form)))
     net.attention.mask.copy_(torch.ones(16, 16).tril())
     coupling = room.analyse(net, kit.batch(6, 3))
-    (group,) = coupling.groups
+    _, group = coupling.groups
     assert (len(group), {name: len(indexes) for (name, _), indexes in group.channels[0].items()}) == (
         2,
         {f"attention.{part}.weight": heads * DIM for part, heads in (("q", 3), ("k", 1), ("v", 1), ("o", 3))},

@@ -91,7 +91,7 @@ def test_a_plan_survives_json(coupling, ranks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "version 3\n  where: here\n  rule: a plan of version 2 or before\n  way out: prune again"),
+        ({"version": 4}, "version 4\n  where: here\n  rule: a plan of version 3 or before\n  way out: prune again"),
         ({"slices": []}, "AttributeError: 'list' object has no attribute 'items'\n  where: here"),
         ({"narrowings": [{}]}, "KeyError: 'group'\n  where: here\n  rule: what PrunePlan.to_dict writes"),
     ],

@@ -72,7 +72,8 @@ def _same(walk: Walk, node: ir.Node) -> None:
 def _spatial(walk: Walk, node: ir.Node) -> None:
     """Samples and channels stay as they are, whatever happens to the dimensions behind them."""
     before, shape = walk.of(node.inputs[0]), walk.shape(node.outputs[0])
-    if tuple(map(len, before[:2])) != shape[:2] or not all(mask.all() for mask in before[2:]):
+    pools_all = node.op_type.startswith("Global")
+    if tuple(map(len, before[:2])) != shape[:2] or not (pools_all or all(mask.all() for mask in before[2:])):
         raise refusal(f"{node.name} changes what has shrunk")
     masks = (*before[:2], *everything(shape[2:]))
     if node.op_type == "Resize" and len(node.inputs) > 3 and node.inputs[3] is not None and not masks[1].all():
