@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import sys
@@ -114,6 +115,35 @@ def test_what_another_tool_removed_is_read_from_its_result(tool):
         np.testing.assert_array_equal(gone["2.weight"][1], [1, 5] if wrong else [1, 4])
         apart = runner.difference(runner.masked(model, gone), smaller, torch.randn(7, 5))
         assert (apart > 1e-3) == wrong
+
+
+def test_the_tools_own_mask_counts_what_is_left_in_norms(tool):
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(6))
+
+        def forward(self, x):
+            return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    torch.manual_seed(0)
+    kept, gone = [0, 2, 3, 5], [1, 4]
+    for norm in (nn.LayerNorm(6), nn.RMSNorm(6), Root()):
+        model = nn.Sequential(nn.Linear(3, 6), norm, nn.Linear(6, 2))
+        slices = {"0.weight": {0: gone}, "0.bias": {0: gone}, "2.weight": {1: gone}}
+        slices |= {f"1.{name}": {0: gone} for name, _ in norm.named_parameters()}
+        x = torch.randn(5, 3)
+        with torch.no_grad():
+            y = model[0](x)[:, kept]
+            y = y - y.mean(1, keepdim=True) if isinstance(norm, nn.LayerNorm) else y
+            y = norm.weight[kept] * y / ((y**2).sum(1, keepdim=True) / 4 + (getattr(norm, "eps", None) or 1e-6)) ** 0.5
+            y = y + norm.bias[kept] if isinstance(norm, nn.LayerNorm) else y
+            want = y @ model[2].weight[:, kept].T + model[2].bias
+            twin = tool.stages.masked(model, slices)
+            torch.testing.assert_close(copy.deepcopy(twin)(x), want, rtol=1e-4, atol=1e-5)
+            plain = copy.deepcopy(model)
+            plain[0].weight[gone], plain[0].bias[gone] = 0, 0
+            assert (plain(x) - want).abs().max() > 1e-2
 
 
 @pytest.mark.slow

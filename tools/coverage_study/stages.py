@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from coverage_study.building import build
 from coverage_study.catalogue import Subject
+from coverage_study.masking import masked
 from coverage_study.small_transformers import WORDS_FROM
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -263,15 +264,7 @@ def _kind(why: str) -> str:
 
 def _check_masked(model: nn.Module, smaller: nn.Module, chosen: PrunePlan, example: Batch) -> None:
     """Compare with a masked model of this tool's own making, on other inputs, with the numbers as they are."""
-    twin = copy.deepcopy(model)
-    state = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
-    with torch.no_grad():
-        for name, axes in chosen.slices.items():
-            for axis, gone in axes.items():
-                keep = torch.ones(state[name].shape[axis])
-                keep[list(gone)] = 0
-                shape = [-1 if index == axis else 1 for index in range(state[name].ndim)]
-                state[name].mul_(keep.reshape(shape).to(state[name]))
+    twin = masked(model, chosen.slices)
     _check_alike(twin, smaller, example, "the pruned model differs from the masked one")
 
 

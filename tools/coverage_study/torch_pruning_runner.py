@@ -10,7 +10,7 @@ import copy
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from coverage_study.building import Dense, build, load_packages
 from coverage_study.catalogue import Subject
+from coverage_study.masking import masked
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -119,17 +120,6 @@ def removed(model: nn.Module, smaller: nn.Module) -> Iterator[tuple[str, dict[in
         if not np.array_equal(old.numpy()[np.ix_(*grid)], new.numpy()):
             raise LookupError(f"{name} has equal values")
         yield name, axes
-
-
-def masked(model: nn.Module, gone: Mapping[str, Mapping[int, np.ndarray]]) -> nn.Module:
-    """The original with zeros where something went."""
-    twin = copy.deepcopy(model)
-    state = twin.state_dict()
-    with torch.no_grad():
-        for name, axes in gone.items():
-            for axis, indexes in axes.items():
-                state[name].index_fill_(axis, torch.from_numpy(indexes), 0)
-    return twin
 
 
 @torch.no_grad()
