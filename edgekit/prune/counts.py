@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -15,7 +15,7 @@ from torch import nn
 if TYPE_CHECKING:
     from edgekit.prune.coupling import ChannelGroup
 
-MOST = 32
+MOST = 48
 """Guesses for one group."""
 
 
@@ -58,8 +58,12 @@ def candidates(model: nn.Module, group: ChannelGroup) -> tuple[Count, ...]:
 
 
 def guesses(found: tuple[Count, ...]) -> Iterator[tuple[Count, ...]]:
-    """What may be meant: all of them, none, all of one size, and any few; each once."""
+    """What may be meant: all of them, none, all of one size, all of a few attributes, and any few; each once."""
     sizes = sorted({count.each for count in found})
     some = [tuple(count for count in found if count.each == each) for each in sizes]
-    few = [chosen for size in range(1, len(found)) for chosen in combinations(found, size)]
-    yield from list(dict.fromkeys([found, (), *some, *few]))[:MOST]
+    attributes = list(dict.fromkeys(count.attribute for count in found))
+    # The layers of a stack have the same attributes, which then mean the same in all of them.
+    meant = [chosen for size in (1, 2) for chosen in combinations(attributes, size)]
+    alike = [tuple(count for count in found if count.attribute in chosen) for chosen in meant]
+    few = (chosen for size in range(1, len(found)) for chosen in combinations(found, size))
+    yield from list(dict.fromkeys([found, (), *some, *alike, *islice(few, MOST)]))[:MOST]

@@ -174,9 +174,9 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     walk = Walk(atoms)
     norms = find_norm_calls(program, model)
     walk.normalizing = frozenset(node for call in norms for node in call.nodes)
-    tensors = _name_inputs(program, walk)
-    _freeze_shared(model, tensors, atoms)
-    _freeze_idle(program, tensors, atoms)
+    first = first_names(model)
+    tensors = _name_inputs(program, walk, first)
+    _freeze_idle(program, tensors, first, atoms)
     unknown: dict[tuple[str, str], int] = defaultdict(int)
     for node in alive(program.graph.nodes):
         if node.op == "call_function":
@@ -193,7 +193,7 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         elif node.op == "output":
             for source in node.all_input_nodes:
                 walk.pin(walk.values[source], "an output of the model")
-    producers, scales = _roles(program)
+    producers, scales = _roles(program, first)
     groups = _groups(tensors, atoms, producers)
     return Coupling(
         groups=groups,
@@ -206,7 +206,8 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
     )
 
 
-def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
+def _name_inputs(program: ExportedProgram, walk: Walk, first: Mapping[str, str]) -> dict[str, Value]:
+    """Atoms for every parameter and buffer; a tensor under several names has those of the first one."""
     tensors: dict[str, Value] = {}
     kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     for node in program.graph.nodes:
@@ -217,18 +218,25 @@ def _name_inputs(program: ExportedProgram, walk: Walk) -> dict[str, Value]:
         if not isinstance(value, torch.Tensor):
             walk.values[node] = ()
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and value.is_floating_point():
-            walk.values[node] = tensors[str(spec.target)] = tuple(walk.atoms.fresh(size) for size in sizes_of(value))
+            name = first.get(str(spec.target), str(spec.target))
+            if name not in tensors:
+                tensors[name] = tuple(walk.atoms.fresh(size) for size in sizes_of(value))
+            walk.values[node] = tensors[name]
         else:
             walk.values[node] = tuple(None for _ in value.shape)
     return tensors
 
 
-def _freeze_idle(program: ExportedProgram, tensors: Mapping[str, Value], atoms: Atoms) -> None:
+def _freeze_idle(
+    program: ExportedProgram, tensors: Mapping[str, Value], first: Mapping[str, str], atoms: Atoms
+) -> None:
     """Nothing tells how the tensors of a module that forward does not use hang together."""
-    used = {source.name for node in alive(program.graph.nodes) for source in node.all_input_nodes}
-    for spec in program.graph_signature.input_specs:
-        for dim in tensors.get(str(spec.target), ()):
-            if dim is not None and spec.arg.name not in used:
+    read = {source.name for node in alive(program.graph.nodes) for source in node.all_input_nodes}
+    targets = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs}
+    used = {first.get(targets[name], targets[name]) for name in read if name in targets}
+    for name, value in tensors.items():
+        for dim in value:
+            if dim is not None and name not in used:
                 atoms.pin(dim, "forward does not use it")
 
 
@@ -261,18 +269,6 @@ def _blank(node: Node) -> Values:
     if isinstance(value, list | tuple):
         return [tuple(None for _ in part.shape) if isinstance(part, torch.Tensor) else () for part in value]
     return ()
-
-
-def _freeze_shared(model: nn.Module, tensors: dict[str, Value], atoms: Atoms) -> None:
-    names: dict[int, list[str]] = defaultdict(list)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names[id(parameter)].append(name)
-    for shared in names.values():
-        if len(shared) > 1:
-            for name in shared:
-                for dim in tensors.get(name, ()):
-                    if dim is not None:
-                        atoms.pin(dim, f"one tensor under the names {', '.join(shared)}")
 
 
 def _groups(tensors: dict[str, Value], atoms: Atoms, producers: Mapping[str, int]) -> tuple[ChannelGroup, ...]:
@@ -321,8 +317,9 @@ def _frozen(
     return tuple(found.items())
 
 
-def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
-    names = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs if spec.target is not None}
+def _roles(program: ExportedProgram, first: Mapping[str, str]) -> tuple[dict[str, int], frozenset[str]]:
+    specs = [spec for spec in program.graph_signature.input_specs if spec.target is not None]
+    names = {spec.arg.name: first.get(str(spec.target), str(spec.target)) for spec in specs}
     producers: dict[str, int] = {}
     scales: set[str] = set()
     for node in program.graph.nodes:
@@ -344,7 +341,8 @@ def _roles(program: ExportedProgram) -> tuple[dict[str, int], frozenset[str]]:
         if node.op != "call_function" or name is None:
             continue
         if "conv" in operation or "linear" in operation:
-            producers[name] = 1 if "transpose" in operation else 0
+            # A table of words that also says how likely each is makes features where it is looked up.
+            producers.setdefault(name, 1 if "transpose" in operation else 0)
         elif "embedding" in operation:
             producers[name] = 1
         elif "batch_norm" in operation:
@@ -364,6 +362,19 @@ def without_caches(model: nn.Module) -> nn.Module:
     for module, training in modes:
         module.training = training
     return twin
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """For every name of a parameter the first one that it has; they differ where weights are tied.
+
+    >>> tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> tied[1].weight = tied[0].weight
+    >>> first_names(tied)
+    {'0.weight': '0.weight', '1.weight': '0.weight'}
+    """
+    found: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: found.setdefault(id(parameter), name) for name, parameter in named}
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:

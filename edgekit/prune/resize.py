@@ -12,6 +12,7 @@ from edgekit.prune.narrow_attention import narrow
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+CHANNELS_FIRST = (*CONVOLUTIONS, *TRANSPOSED, *NORMS, nn.GroupNorm)
 
 
 def resize(module: nn.Module) -> None:

@@ -136,11 +136,19 @@ def turn(walk: Walk, node: Node) -> Value:
 
 
 def look_up(walk: Walk, node: Node) -> Value:
-    """A table read by whole numbers, as of relative positions: what is not looked up along keeps its channels."""
+    """A table read by whole numbers, as of relative positions, or tokens picked out by a mask: the rest keeps channels.
+
+    A mask stands for as many dimensions as it has, and leaves one whose size depends on its values.
+    """
     value, given = walk.value(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
     assert value is not None
     places = [at for at, index in enumerate(given) if index is not None]
-    assert all(given[at].meta["val"].dtype != torch.bool for at in places)
+    if any(given[at].meta["val"].dtype == torch.bool for at in places):
+        (at,) = places
+        behind = at + len(shape_of(given[at]))
+        walk.pin(value[at:behind], f"{node.name} picks from it by a mask")
+        walk.pin(walk.values[given[at]], f"{node.name} picks by it")
+        return (*value[:at], None, *value[behind:])
     for at in places:
         walk.pin((value[at],), f"{node.name} takes fixed indexes")
     for index in (given[at] for at in places):

@@ -12,12 +12,12 @@ from torch.utils import _pytree as pytree
 
 from edgekit.errors import PruneError
 from edgekit.prune.blocks import ResidualBlock, remove, unfuse
-from edgekit.prune.coupling import tensor_sizes, tensors_of, without_caches
+from edgekit.prune.coupling import first_names, tensor_sizes, tensors_of, without_caches
 from edgekit.prune.norms import read_the_rest
 from edgekit.prune.plan import PrunePlan, fingerprint
 from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
 from edgekit.prune.residual import FEATURES_LAST
-from edgekit.prune.resize import TRANSPOSED, resize
+from edgekit.prune.resize import CHANNELS_FIRST, TRANSPOSED, resize
 from edgekit.prune.resolution import scale_input
 
 
@@ -30,10 +30,13 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     check_fit(model, plan)
     pruned = without_caches(model)
     modules = dict(pruned.named_modules())
-    for name, axes in plan.slices.items():
+    tied = _tied(pruned, plan)
+    for name, others in tied.items():
         owner, _, attribute = name.rpartition(".")
-        _shrink(modules[owner], attribute, axes)
-    owners = sorted({_owner(name) for name in plan.slices})
+        _shrink(modules[owner], attribute, plan.slices[name])
+        for other in others:
+            setattr(modules[_owner(other)], other.rpartition(".")[2], getattr(modules[owner], attribute))
+    owners = sorted({_owner(each) for name, others in tied.items() for each in (name, *others)})
     for owner in owners:
         resize(modules[owner])
     unfuse(pruned, [owner for owner in owners if isinstance(modules[owner], nn.MultiheadAttention)])
@@ -54,6 +57,15 @@ def _owner(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def _tied(model: nn.Module, plan: PrunePlan) -> dict[str, list[str]]:
+    """For each tensor that gets smaller the other names it has, in modules of their own."""
+    first, modules = first_names(model), dict(model.named_modules())
+    return {
+        name: [other for other, it in first.items() if it == name and other != it and _owner(other) in modules]
+        for name in plan.slices
+    }
+
+
 def _outputs(module: nn.Module, name: str, plan: PrunePlan) -> Sequence[int]:
     """The outputs of a module that a plan removes from one of its tensors."""
     if isinstance(module, nn.RNNBase):
@@ -71,10 +83,16 @@ def _lost_layers(plan: PrunePlan) -> dict[str, list[int]]:
 def _narrowed_shape(last: nn.Module, block: ResidualBlock, plan: PrunePlan) -> tuple[int, ...]:
     """The shape of a removed branch's zeros when the stream that they are added to has been narrowed as well."""
     # A normalization without weights has running statistics to go by.
-    gone = max((len(_outputs(last, name, plan)) for name in plan.slices if _owner(name) == block.last), default=0)
+    names = [name for name in plan.slices if _owner(name) == block.last]
+    # Which side of its weight a layer of somebody's own reads is not known; its bias has a number for each output.
+    biases = [name for name in names if getattr(last, name.rpartition(".")[2]).ndim == 1]
+    is_own = not isinstance(last, (*CHANNELS_FIRST, *FEATURES_LAST))
+    gone = max((len(_outputs(last, name, plan)) for name in (is_own and biases) or names), default=0)
     if isinstance(last, nn.RNNBase) and last.bidirectional:
         gone *= 2
-    axis = len(block.shape) - 1 if isinstance(last, FEATURES_LAST) else 0
+    left = getattr(last, biases[0].rpartition(".")[2]).shape[0] if biases else 0
+    is_last = isinstance(last, FEATURES_LAST) or (is_own and block.shape[-1] == left + gone)
+    axis = len(block.shape) - 1 if is_last else 0
     return tuple(size - gone if index == axis else size for index, size in enumerate(block.shape))
 
 
@@ -167,8 +185,9 @@ def lift(model: nn.Module, pruned: nn.Module, plan: PrunePlan) -> nn.Module:
     """
     check_fit(model, plan)
     twin = without_caches(model)
-    targets, lost = twin.state_dict(), _lost_layers(plan)
+    targets, lost, first = twin.state_dict(), _lost_layers(plan), first_names(model)
     sources = {original_name(name, lost): value for name, value in pruned.state_dict().items()}
+    sources = {name: value for name, value in sources.items() if first.get(name, name) == name}
     with torch.no_grad():
         for name, source in sources.items():
             target = targets[name]
