@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +31,9 @@ from edgekit.cli.options import (
     Device,
     DevicePython,
     Importance,
+    LearningRate,
     OnDevice,
+    OptimizerName,
     PlacementBy,
     Provider,
     Ranges,
@@ -90,7 +92,7 @@ def compress(
     epochs: Annotated[
         float, typer.Option(help="Most epochs of one recovery; the time may allow fewer.", rich_help_panel=HOW)
     ] = 12.0,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of a recovery.", rich_help_panel=HOW)] = 0.06,
+    learning_rate: LearningRate = None,
     grid: Annotated[
         int | None,
         typer.Option(
@@ -100,7 +102,7 @@ def compress(
     importance: Importance = "taylor",
     ranges: Ranges = "mse",
     placement: PlacementBy = "measured",
-    optimizer: Annotated[Literal["sgd", "adamw"], typer.Option(help="Of a recovery.", rich_help_panel=HOW)] = "sgd",
+    optimizer: OptimizerName = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
     robustness_time: RobustnessTime = "20s",
     out: Annotated[
@@ -148,7 +150,7 @@ def compress(
         max_rounds=rounds,
         resolutions=tuple(resolution or ()),
         recovery_epochs=_positive(epochs, "--epochs"),
-        learning_rate=_positive(learning_rate, "--learning-rate"),
+        learning_rate=None if learning_rate is None else _positive(learning_rate, "--learning-rate"),
         optimizer=optimizer,
         batch_size=batch_size,
         robustness_time_s=robustness_time_s(robustness_time),

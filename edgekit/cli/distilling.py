@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekit.cli import completing, show
-from edgekit.cli.options import HOW, AsJson
+from edgekit.cli.options import HOW, AsJson, LearningRate, OptimizerName
 from edgekit.cli.stages import IMPORTANCE_SAMPLES, say_model
 from edgekit.errors import EdgekitError
 from edgekit.store import file_sha256, write_json, writing
@@ -113,7 +113,8 @@ def distill(
     ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the training data.")] = 8.0,
     time: Annotated[str | None, typer.Option(help="Stop in time: 90s, 15m. The schedule is fitted into it.")] = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=HOW)] = 0.06,
+    optimizer: OptimizerName = "auto",
+    learning_rate: LearningRate = None,
     batch_size: Annotated[int, typer.Option(help="Samples a step.", rich_help_panel=HOW)] = 128,
     cache_mb: Annotated[
         int,
@@ -139,11 +140,21 @@ def distill(
     """
     from edgekit.distill import DistillConfig, Remembering
     from edgekit.distill import distill as recover
-    from edgekit.training import FitConfig
+    from edgekit.training import PEAK_RATES, FitConfig, suited_optimizer
     from edgekit.workload import load_workload
 
+    seconds = None if time is None else parse_duration_s(time, "--time")
+    workload = load_workload(config)
+    taught = _student(workload, config, pruned, student, taught=bool(teacher))
+    chosen = suited_optimizer(taught.model) if optimizer == "auto" else optimizer
     settings = DistillConfig(
-        fit=FitConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=config.seed),
+        fit=FitConfig(
+            epochs=epochs,
+            learning_rate=PEAK_RATES[chosen] if learning_rate is None else learning_rate,
+            optimizer=chosen,
+            batch_size=batch_size,
+            seed=config.seed,
+        ),
         temperature=temperature,
         hard=hard,
         soft=soft,
@@ -153,9 +164,6 @@ def distill(
         attention=attention,
         feature_layers=() if not (feature or attention) else tuple(layers or ()) or "auto",
     )
-    seconds = None if time is None else parse_duration_s(time, "--time")
-    workload = load_workload(config)
-    taught = _student(workload, config, pruned, student, taught=bool(teacher))
     asked = [_asked(name, workload) for name in teacher or [config.model]]
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)  # What cannot be written is found before the training.

@@ -37,6 +37,20 @@ Provider = Annotated[
 Device = Annotated[
     Literal["x86-vnni", "x86-avx2", "arm64"], typer.Option(help="What the int8 file is for.", rich_help_panel=HOW)
 ]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        help="Peak learning rate of the training.  [default: 0.06 with sgd, 0.001 with adamw]", rich_help_panel=HOW
+    ),
+]
+OptimizerName = Annotated[
+    Literal["auto", "sgd", "adamw"],
+    typer.Option(
+        help="Of the training. auto: sgd for convolutions with BatchNorm, adamw for Transformers, recurrent and all "
+        "other networks.",
+        rich_help_panel=HOW,
+    ),
+]
 Importance = Annotated[
     Literal["taylor", "bn-scale", "l1", "l2"], typer.Option(help="How channels are ranked.", rich_help_panel=HOW)
 ]

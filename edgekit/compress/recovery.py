@@ -100,13 +100,14 @@ def train_quantized(
     network: Trainable, workload: Workload, settings: Settings, *, deadline_s: float, progress: Progress
 ) -> Trainable:
     """Distill a network with quantized weights and activations from the workload's own for `deadline_s`."""
+    teacher = workload.model()
     result = distill(
         network,
-        workload.model(),
+        teacher,
         workload.splits.train,
         workload.task,
         # bf16 has 8 bits: the integers would be rounded again.
-        DistillConfig(fit=replace(_fitting(settings, rate=QUANTIZED_RATE), precision="fp32")),
+        DistillConfig(fit=replace(_fitting(settings.suited_to(teacher), rate=QUANTIZED_RATE), precision="fp32")),
         progress=progress,
         deadline_s=deadline_s,
     )
@@ -115,6 +116,8 @@ def train_quantized(
 
 
 def _fitting(settings: Settings, *, rate: float, seed: int = 0) -> FitConfig:
+    assert settings.learning_rate is not None
+    assert settings.optimizer != "auto"
     return FitConfig(
         epochs=settings.recovery_epochs,
         learning_rate=rate * settings.learning_rate,

@@ -35,9 +35,10 @@ class Run:
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.workload, self.budget, self.settings, self.progress = workload, budget, settings, progress
+        self.workload, self.budget, self.progress = workload, budget, progress
         self.speed = speed_of(settings, store.root.parent, progress)
         self.model = workload.model()
+        self.settings = settings.suited_to(self.model)
         self.splits = workload.splits.digests()
         self.seconds: dict[str, float] = {}
         self._store, self._clock = store, clock

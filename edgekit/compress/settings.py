@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+from torch import nn
 
 from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.profiling.book import check_host
+from edgekit.training import PEAK_RATES, suited_optimizer
 
 GRIDS = {"x86-vnni": 16, "x86-avx2": 8, "arm64": 8}
 """Channels per block of ONNX Runtime's layout: 16 floats fill an AVX-512 register, 8 an AVX2 one or two of NEON's."""
@@ -27,8 +30,8 @@ class Settings:
         placement: how the int8 nodes of a file are chosen: `measured` on this machine, or by `rules`, which always give
             the same file.
         recovery_epochs: most epochs of one recovery; the time budget may allow fewer.
-        learning_rate: peak learning rate of a recovery.
-        optimizer: of a recovery: `sgd` or `adamw`.
+        learning_rate: peak learning rate of a recovery; None takes the optimizer's.
+        optimizer: of a recovery: `sgd`, `adamw`, or by `auto` what suits the network.
         batch_size: samples in one step of a recovery.
         max_rounds: most rounds of pruning and recovery.
         resolutions: heights in pixels that images may be scaled down to; none leaves them as they come.
@@ -52,8 +55,8 @@ class Settings:
     ranges: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     placement: Literal["measured", "rules"] = "measured"
     recovery_epochs: float = 12
-    learning_rate: float = 0.06
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float | None = None
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
     batch_size: int = 128
     max_rounds: int = 4
     resolutions: tuple[int, ...] = ()
@@ -67,7 +70,7 @@ class Settings:
         known = (
             ("--device", self.target, tuple(GRIDS)),
             ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
-            ("--optimizer", self.optimizer, ("sgd", "adamw")),
+            ("--optimizer", self.optimizer, ("auto", "sgd", "adamw")),
             ("--placement", self.placement, ("measured", "rules")),
             ("--ranges", self.ranges, ("mse", "minmax", "percentile", "entropy")),
         )
@@ -98,6 +101,16 @@ class Settings:
                 rule="0 rounds or more, each of more than 0 epochs",
             )
         check_host(self.host, self.costs)
+
+    def suited_to(self, model: nn.Module) -> Self:
+        """With optimizer and learning rate for a network, where they are left open.
+
+        >>> (chosen := Settings().suited_to(nn.LSTM(2, 2))).optimizer, chosen.learning_rate
+        ('adamw', 0.001)
+        """
+        optimizer = suited_optimizer(model) if self.optimizer == "auto" else self.optimizer
+        rate = PEAK_RATES[optimizer] if self.learning_rate is None else self.learning_rate
+        return replace(self, optimizer=optimizer, learning_rate=rate)
 
     @property
     def placed_by(self) -> Literal["measured", "rules"]:

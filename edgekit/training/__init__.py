@@ -8,5 +8,16 @@
 from edgekit.training.choice import Objective, in_layout
 from edgekit.training.config import FitConfig, FitResult, Passed
 from edgekit.training.fit import fit
+from edgekit.training.suited import PEAK_RATES, Optimizer, suited_optimizer
 
-__all__ = ["FitConfig", "FitResult", "Objective", "Passed", "fit", "in_layout"]
+__all__ = [
+    "PEAK_RATES",
+    "FitConfig",
+    "FitResult",
+    "Objective",
+    "Optimizer",
+    "Passed",
+    "fit",
+    "in_layout",
+    "suited_optimizer",
+]
