@@ -140,17 +140,17 @@ def distill(
     """
     from edgekit.distill import DistillConfig, Remembering
     from edgekit.distill import distill as recover
-    from edgekit.training import PEAK_RATES, FitConfig, suited_optimizer
+    from edgekit.training import FitConfig, suited
     from edgekit.workload import load_workload
 
     seconds = None if time is None else parse_duration_s(time, "--time")
     workload = load_workload(config)
     taught = _student(workload, config, pruned, student, taught=bool(teacher))
-    chosen = suited_optimizer(taught.model) if optimizer == "auto" else optimizer
+    chosen, rate = suited(taught.model, optimizer, learning_rate)
     settings = DistillConfig(
         fit=FitConfig(
             epochs=epochs,
-            learning_rate=PEAK_RATES[chosen] if learning_rate is None else learning_rate,
+            learning_rate=rate,
             optimizer=chosen,
             batch_size=batch_size,
             seed=config.seed,

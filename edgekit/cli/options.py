@@ -40,13 +40,13 @@ Device = Annotated[
 LearningRate = Annotated[
     float | None,
     typer.Option(
-        help="Peak learning rate of the training.  [default: 0.06 with sgd, 0.001 with adamw]", rich_help_panel=HOW
+        help="Peak learning rate of a training.  [default: 0.06 with sgd, 0.001 with adamw]", rich_help_panel=HOW
     ),
 ]
 OptimizerName = Annotated[
     Literal["auto", "sgd", "adamw"],
     typer.Option(
-        help="Of the training. auto: sgd for convolutions with BatchNorm, adamw for Transformers, recurrent and all "
+        help="Of a training. auto: sgd for convolutions with BatchNorm, adamw for Transformers, recurrent and all "
         "other networks.",
         rich_help_panel=HOW,
     ),

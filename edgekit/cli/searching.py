@@ -19,7 +19,9 @@ from edgekit.cli.options import (
     Costs,
     Device,
     DevicePython,
+    LearningRate,
     OnDevice,
+    OptimizerName,
     PlacementBy,
     Ranges,
     Threads,
@@ -116,8 +118,8 @@ def search(
     finalists: Annotated[
         int, typer.Option(min=1, help="Networks of the front that are trained in full.", rich_help_panel=HOW)
     ] = 4,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=HOW)] = 0.05,
-    optimizer: Annotated[Literal["sgd", "adamw"], typer.Option(help="Of all trainings.", rich_help_panel=HOW)] = "sgd",
+    learning_rate: LearningRate = None,
+    optimizer: OptimizerName = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step.", rich_help_panel=HOW)] = 128,
     device: Device = "x86-vnni",
     threads: Threads = 1,

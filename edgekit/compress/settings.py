@@ -9,7 +9,7 @@ from torch import nn
 
 from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.profiling.book import check_host
-from edgekit.training import PEAK_RATES, suited_optimizer
+from edgekit.training import OptimizerName, suited
 
 GRIDS = {"x86-vnni": 16, "x86-avx2": 8, "arm64": 8}
 """Channels per block of ONNX Runtime's layout: 16 floats fill an AVX-512 register, 8 an AVX2 one or two of NEON's."""
@@ -56,7 +56,7 @@ class Settings:
     placement: Literal["measured", "rules"] = "measured"
     recovery_epochs: float = 12
     learning_rate: float | None = None
-    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    optimizer: OptimizerName = "auto"
     batch_size: int = 128
     max_rounds: int = 4
     resolutions: tuple[int, ...] = ()
@@ -108,8 +108,7 @@ class Settings:
         >>> (chosen := Settings().suited_to(nn.LSTM(2, 2))).optimizer, chosen.learning_rate
         ('adamw', 0.001)
         """
-        optimizer = suited_optimizer(model) if self.optimizer == "auto" else self.optimizer
-        rate = PEAK_RATES[optimizer] if self.learning_rate is None else self.learning_rate
+        optimizer, rate = suited(model, self.optimizer, self.learning_rate)
         return replace(self, optimizer=optimizer, learning_rate=rate)
 
     @property

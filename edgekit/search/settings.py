@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from edgekit.errors import EdgekitError
 from edgekit.profiling.book import check_host
 from edgekit.search.study import SamplerKind
+from edgekit.training import OptimizerName
 from edgekit.validate.behaviour import Gates
 
 AIMS = ("latency", "drop", "size")
@@ -60,8 +61,8 @@ class SearchSettings:
             *A System for Massively Parallel Hyperparameter Tuning*, 2020, algorithm 2).
         epochs: most epochs of the full training of a finalist.
         finalists: networks that are trained in full.
-        learning_rate: peak learning rate.
-        optimizer: `sgd` or `adamw`.
+        learning_rate: peak learning rate; None takes the optimizer's.
+        optimizer: `sgd`, `adamw`, or by `auto` what suits each network.
         batch_size: samples in a step.
         ranks: processes of torchrun that share each training; 1 trains in the worker itself.
         target: the kind of CPU that int8 files are for.
@@ -93,8 +94,8 @@ class SearchSettings:
     factor: int = 3
     epochs: float = 12.0
     finalists: int = 4
-    learning_rate: float = 0.05
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float | None = None
+    optimizer: OptimizerName = "auto"
     batch_size: int = 128
     ranks: int = 1
     target: Literal["x86-vnni", "x86-avx2", "arm64"] = "x86-vnni"

@@ -30,7 +30,7 @@ from edgekit.search.settings import SearchSettings
 from edgekit.search.warm import warm_start
 from edgekit.spec import IOSpec
 from edgekit.store import Store, code_digest, key_digest, locking, write_json
-from edgekit.training import FitConfig, fit
+from edgekit.training import FitConfig, fit, suited
 from edgekit.validate import Score, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
     Batch,
@@ -340,10 +340,11 @@ class Site:
     ) -> Any:
         task, settings = self.workload.task, self.settings
         place = 99 if rung == FULL else int(rung)
+        optimizer, rate = suited(network, settings.optimizer, settings.learning_rate)
         config = FitConfig(
             epochs=epochs,
-            learning_rate=settings.learning_rate,
-            optimizer=settings.optimizer,
+            learning_rate=rate,
+            optimizer=optimizer,
             batch_size=settings.batch_size,
             seed=derive(settings.seed, 8, place) % 2**31,
         )

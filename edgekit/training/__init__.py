@@ -8,16 +8,16 @@
 from edgekit.training.choice import Objective, in_layout
 from edgekit.training.config import FitConfig, FitResult, Passed
 from edgekit.training.fit import fit
-from edgekit.training.suited import PEAK_RATES, Optimizer, suited_optimizer
+from edgekit.training.suited import OptimizerName, suited, suited_optimizer
 
 __all__ = [
-    "PEAK_RATES",
     "FitConfig",
     "FitResult",
     "Objective",
-    "Optimizer",
+    "OptimizerName",
     "Passed",
     "fit",
     "in_layout",
+    "suited",
     "suited_optimizer",
 ]

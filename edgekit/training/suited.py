@@ -7,8 +7,8 @@ from typing import Literal
 from torch import nn
 
 Optimizer = Literal["sgd", "adamw"]
-PEAK_RATES: dict[Optimizer, float] = {"sgd": 0.06, "adamw": 1e-3}
-"""Peak learning rates of a recovery: where the weights are good already, lower than for new ones."""
+OptimizerName = Literal["auto", "sgd", "adamw"]
+_PEAK_RATES: dict[Optimizer, float] = {"sgd": 0.06, "adamw": 1e-3}
 
 _OWN_STEPS = (nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Embedding)
 
@@ -34,3 +34,13 @@ def suited_optimizer(model: nn.Module) -> Optimizer:
         for module in modules
     )
     return "sgd" if normalized and not adaptive else "adamw"
+
+
+def suited(model: nn.Module, optimizer: OptimizerName, learning_rate: float | None) -> tuple[Optimizer, float]:
+    """An optimizer and its peak learning rate, where either may be left open.
+
+    >>> suited(nn.LSTM(2, 2), "auto", None)
+    ('adamw', 0.001)
+    """
+    chosen = suited_optimizer(model) if optimizer == "auto" else optimizer
+    return chosen, _PEAK_RATES[chosen] if learning_rate is None else learning_rate
