@@ -63,7 +63,7 @@ def bench(
     batch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Samples of one run; several with commas. Ratios are per sample.  [default: what the file or the "
+            help="Samples of one run; several with commas. Ratios are per sample.  \\[default: what the file or the "
             "data have, else 1]",
             rich_help_panel=HOW,
             callback=lambda values: _whole_numbers(values or []),

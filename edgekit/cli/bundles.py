@@ -33,7 +33,7 @@ def bundle(
         typer.Option(
             "--file",
             "-f",
-            help="A variant as PRECISION[@TARGET]=FILE.onnx, such as int8@x86-vnni=m.int8.onnx, fp32=m.onnx or "
+            help="A variant as PRECISION\\[@TARGET]=FILE.onnx, such as int8@x86-vnni=m.int8.onnx, fp32=m.onnx or "
             "fp16@cuda=m.fp16.onnx; may be given several times. The first is the reference.",
         ),
     ] = None,
@@ -44,7 +44,7 @@ def bundle(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of that run, which also knows the model, the data and the task.  [default: the latest in "
+            help="Folder of that run, which also knows the model, the data and the task.  \\[default: the latest in "
             "edgekit-runs]"
         ),
     ] = None,
@@ -61,7 +61,7 @@ def bundle(
         list[str] | None,
         typer.Option(
             help="preprocessing or postprocessing; may be given twice. Puts it into the graph of every file, in ONNX's "
-            "own operators: the bundle then takes an image's bytes [height, width, 3] or sound's samples [n], and "
+            "own operators: the bundle then takes an image's bytes \\[height, width, 3] or sound's samples \\[n], and "
             "needs --raw to show how far that lies from the preprocessing in numpy; or it gives probabilities, or the "
             "boxes that non-maximum suppression leaves."
         ),
@@ -71,7 +71,7 @@ def bundle(
         typer.Option(
             "--out",
             "-o",
-            help="Folder of the bundle; a name that ends in .zip makes it one file.  [default: NAME.edgekit]",
+            help="Folder of the bundle; a name that ends in .zip makes it one file.  \\[default: NAME.edgekit]",
         ),
     ] = None,
     zipped: Annotated[
@@ -81,7 +81,7 @@ def bundle(
         Path | None,
         typer.Option(
             help="A private key (PEM, P-256, P-384 or P-521): also write NAME.edgekit.sig, an OpenSSF model signature "
-            "that `edgekit verify --key` checks (pip install 'edgekit[signing]')."
+            "that `edgekit verify --key` checks (pip install 'edgekit\\[signing]')."
         ),
     ] = None,
     license_: Annotated[

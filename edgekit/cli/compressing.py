@@ -111,7 +111,7 @@ def compress(
             "--out",
             "-o",
             help="Folder of the run. The same command in the same folder goes on where it "
-            "stopped.  [default: edgekit-runs/NAME]",
+            "stopped.  \\[default: edgekit-runs/NAME]",
         ),
     ] = None,
     json: AsJson = False,

@@ -53,19 +53,19 @@ def explain(
         int | None,
         typer.Option(
             min=1,
-            help="How much is covered at a time: pixels, steps, features or tokens.  [default: a sixth of an image's "
+            help="How much is covered at a time: pixels, steps, features or tokens.  \\[default: a sixth of an image's "
             "sides, a 24th of a sequence, one feature or token]",
             rich_help_panel=HOW,
         ),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(min=1, help="How far the window moves.  [default: half of the window]", rich_help_panel=HOW),
+        typer.Option(min=1, help="How far the window moves.  \\[default: half of the window]", rich_help_panel=HOW),
     ] = None,
     value: Annotated[
         float | None,
         typer.Option(
-            help="What a covered part becomes, and the baseline of integrated gradients.  [default: the mean of each "
+            help="What a covered part becomes, and the baseline of integrated gradients.  \\[default: the mean of each "
             "channel or feature; token 0]",
             rich_help_panel=HOW,
         ),
@@ -73,8 +73,8 @@ def explain(
     layer: Annotated[
         str | None,
         typer.Option(
-            help="Module for Grad-CAM and concepts, as in model.named_modules().  [default: the last one whose output "
-            "has places; for concepts else the last one below the output]",
+            help="Module for Grad-CAM and concepts, as in model.named_modules().  \\[default: the last one whose "
+            "output has places; for concepts else the last one below the output]",
             rich_help_panel=HOW,
         ),
     ] = None,

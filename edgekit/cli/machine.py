@@ -47,7 +47,7 @@ def profile(
     ] = None,
     target: Annotated[
         Literal["x86-vnni", "x86-avx2", "arm64"] | None,
-        typer.Option("--device", help="Without FILES: what kind of device this machine is.  [default: found out]"),
+        typer.Option("--device", help="Without FILES: what kind of device this machine is.  \\[default: found out]"),
     ] = None,
     threads: Threads = 1,
     time: Annotated[str, typer.Option(help="How long to measure: 1m, 3m.")] = "1m",
@@ -57,7 +57,7 @@ def profile(
             "--out",
             "-o",
             help="The file to write. Costs of FILES that it has already are not timed again, so a killed run goes on.  "
-            "[default: profile.json, or costs.json for FILES]",
+            "\\[default: profile.json, or costs.json for FILES]",
         ),
     ] = None,
     request: Annotated[

@@ -23,7 +23,7 @@ HOW = "How it goes about it"
 CONFIG_NAME = "edgekit.toml"
 RUNS = Path("edgekit-runs")
 
-Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.  [default: 0]", rich_help_panel=HOW)]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.  \\[default: 0]", rich_help_panel=HOW)]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime in every measurement.", rich_help_panel=HOW)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Provider = Annotated[
@@ -40,7 +40,7 @@ Device = Annotated[
 LearningRate = Annotated[
     float | None,
     typer.Option(
-        help="Peak learning rate of a training.  [default: 0.06 with sgd, 0.001 with adamw]", rich_help_panel=HOW
+        help="Peak learning rate of a training (0.06 with sgd, 0.001 with adamw by default).", rich_help_panel=HOW
     ),
 ]
 OptimizerName = Annotated[
@@ -82,7 +82,7 @@ OnDevice = Annotated[
         "--on",
         metavar="USER@HOST",
         help="That machine, by ssh: pieces without costs are timed there, and kept in the file of --costs.  "
-        "[default of --costs then: costs.json in the run's folder]",
+        "\\[default of --costs then: costs.json in the run's folder]",
         rich_help_panel=LIMITS,
     ),
 ]
@@ -162,8 +162,8 @@ def workload_config(
     image_size: Annotated[
         str | None,
         typer.Option(
-            help="Height and width of images as the model takes them: 224 or 32x48.  [default: what timm, torchvision "
-            "or transformers say of their model]",
+            help="Height and width of images as the model takes them: 224 or 32x48.  \\[default: what timm, "
+            "torchvision or transformers say of their model]",
             rich_help_panel=WHAT,
         ),
     ] = None,

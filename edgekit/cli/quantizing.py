@@ -56,7 +56,7 @@ def quantize(
     ] = "x86-vnni",
     bits: Annotated[
         Literal["8", "4"] | None,
-        typer.Option(help="Bits of a weight for --target size.  [default: 8]", show_default=False),
+        typer.Option(help="Bits of a weight for --target size.  \\[default: 8]", show_default=False),
     ] = None,
     scheme: Annotated[
         Literal["auto", "static", "dynamic"],
@@ -90,7 +90,7 @@ def quantize(
         Path | None,
         typer.Option(
             help="What operators cost on the device, for --placement and --explain, as `edgekit profile` writes it.  "
-            "[default: the one that comes with edgekit]",
+            "\\[default: the one that comes with edgekit]",
             rich_help_panel=HOW,
         ),
     ] = None,

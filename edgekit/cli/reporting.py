@@ -37,7 +37,7 @@ def report(
     ] = "html",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write.  [default: report.html in the run's folder; else stdout]"),
+        typer.Option("--out", "-o", help="File to write.  \\[default: report.html in the run's folder; else stdout]"),
     ] = None,
     table: Annotated[
         Literal["stages", "candidates", "decisions", "latency", "seconds"],
@@ -57,7 +57,7 @@ def report(
     base_model: Annotated[
         str | None,
         typer.Option(
-            help="The model on the Hub that was compressed, such as timm/resnet18.a1_in1k.  [default: that of a "
+            help="The model on the Hub that was compressed, such as timm/resnet18.a1_in1k.  \\[default: that of a "
             "workload timm:NAME]",
             rich_help_panel=CARD,
         ),
@@ -65,7 +65,7 @@ def report(
     pipeline_tag: Annotated[
         str | None,
         typer.Option(
-            help="What the model does, as the Hub names it.  [default: image-classification for images with classes]",
+            help="What the model does, as the Hub names it.  \\[default: image-classification for images with classes]",
             rich_help_panel=CARD,
         ),
     ] = None,

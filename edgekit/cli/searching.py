@@ -151,7 +151,7 @@ def search(
             "--out",
             "-o",
             help="Folder of the run. The same command in the same folder goes on where it stopped, also with more "
-            "trials or time.  [default: edgekit-runs/NAME]",
+            "trials or time.  \\[default: edgekit-runs/NAME]",
         ),
     ] = None,
     json: AsJson = False,
@@ -216,7 +216,7 @@ def worker(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the study, where the storage has several.  [default: the only one]")
+        str | None, typer.Option(help="Name of the study, where the storage has several.  \\[default: the only one]")
     ] = None,
     json: AsJson = False,
 ) -> None:

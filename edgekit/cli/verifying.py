@@ -22,7 +22,7 @@ def verify(
     ] = None,
     signature: Annotated[
         Path | None,
-        typer.Option(help="Where the signature lies.  [default: NAME.edgekit.sig beside the bundle]"),
+        typer.Option(help="Where the signature lies.  \\[default: NAME.edgekit.sig beside the bundle]"),
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -113,3 +113,12 @@ def test_paragraphs_are_wrapped_where_the_terminal_ends(edgekit, monkeypatch, na
     for line, after in itertools.pairwise(lines):
         if line and after:
             assert len(line) + 1 + len(after.split()[0]) > 98, f"{line!r} had room for {after!r}"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_no_help_text_loses_what_it_has_in_brackets(edgekit, name):
+    """Square brackets are markup where they look like it: what is left open by default would not be shown."""
+    shown = re.sub(r"[\s│]+", "", edgekit(name, "--help").out)
+    said = [COMMANDS[name].help or "", *(each.help or "" for each in COMMANDS[name].params)]
+    notes = [note for text in said for note in re.findall(r"\[[^]]+\]", text)]
+    assert [note for note in notes if re.sub(r"\s+", "", note) not in shown] == []
