@@ -59,8 +59,9 @@ Networks of timm, torchvision and transformers with random weights, through ever
 
 - *export*: `edgekit.export` with its parity gate; then the tool compares file and model on other images.
 - *prune*: 30 % of every width that can go, with the proof; then the tool masks the same channels itself and compares on
-  other images. Something must have gone. *free*: share of the output channels of all layers with weights that may go.
-  Where no width can go, every third residual branch goes instead, against a model whose branches end in zeros.
+  other images; normalizations over channels count what is left, in both. Something must have gone. *free*: share of the
+  output channels of all layers with weights that may go. Where no width can go, every third residual branch goes
+  instead, against a model whose branches end in zeros.
 - *again*: the pruned model exported; its file must be smaller.
 - *int8*: `edgekit.quantize` on 8 random images, then run on 8 others: finite, at least 10 dB or 70 % of first classes
   as in fp32, and a smaller file.
@@ -77,8 +78,9 @@ _OTHERS = """## Beside Torch-Pruning
 
 The same networks and weights, Torch-Pruning {version}, 30 % of every width, the last layer left alone, heads of
 attentions named to it, and nothing mended by hand afterwards, as its examples do. Its channels are masked in the
-original by this tool, in float64. A result that runs and is *not* equivalent has changed more than what its channels
-gave: others were cut than those that belong to them, or a normalization has fewer to go by. It says nothing of it.
+original by this tool, in float64, and normalizations over channels count what is left, as with edgekit. A result that
+runs and is *not* equivalent has changed more than what its channels gave: others were cut than those that belong to
+them. It says nothing of it.
 """
 
 
