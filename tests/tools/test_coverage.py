@@ -146,6 +146,13 @@ def test_the_tools_own_mask_counts_what_is_left_in_norms(tool):
             assert (plain(x) - want).abs().max() > 1e-2
 
 
+def test_the_usual_noise_is_that_of_the_sample_in_the_middle(tool):
+    want = np.ones((5, 4), np.float32)
+    have = want + np.array([[0.1], [0.1], [10.0], [0.1], [0.01]], np.float32)
+    assert tool.stages._usual_db(want, have) == pytest.approx(20.0, abs=1e-4)
+    assert tool.stages._usual_db(want, want) == 99.0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_text_and_a_sound_network_of_transformers_go_through_the_whole(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ Networks of timm, torchvision and transformers with random weights, through ever
   instead, against a model whose branches end in zeros.
 - *again*: the pruned model exported; its file must be smaller.
 - *int8*: `edgekit.quantize` on 8 random images, then run on 8 others: finite, at least 10 dB or 70 % of first classes
-  as in fp32, and a smaller file.
+  as in fp32, and a smaller file; and what edgekit says of its noise has to hold for the sample in the middle of them.
 
 Images are random and as small as a network takes, 64 to 256 pixels. Weights are those of a fresh network with its zeros
 and ones shaken up and its BatchNorm statistics settled, so that no comparison is of nothing with nothing. Detectors are
