@@ -49,17 +49,24 @@ def networks():
         ("gru", {"gru": 8}, []),
         (
             "transformer",
-            {f"encoder.layers.{i}.{part}": n for i in (0, 1) for part, n in (("self_attn", 4), ("linear1", 64))},
+            {
+                "embed": 16,
+                **{f"encoder.layers.{i}.{part}": n for i in (0, 1) for part, n in (("self_attn", 4), ("linear1", 64))},
+            },
             [f"encoder.layers.{i}.{part}" for i in (0, 1) for part in ("self_attn", "linear2")],
         ),
         (
             "vit",
-            {f"blocks.{i}.{part}": n for i in (0, 1) for part, n in (("attn.qkv", 4), ("mlp.0", 32))},
+            {
+                "patches": 16,
+                **{f"blocks.{i}.{part}": n for i in (0, 1) for part, n in (("attn.qkv", 4), ("mlp.0", 32))},
+            },
             [f"blocks.{i}.{part}" for i in (0, 1) for part in ("attn", "mlp")],
         ),
         (
             "text",
             {
+                "word_embeddings": 16,
                 **{f"layers.{i}.{part}": n for i in (0, 1) for part, n in (("q_lin", 4), ("ffn.0", 64))},
                 "pre_classifier": 16,
             },
