@@ -407,10 +407,10 @@ READING = """## Reading
 
 - A dozen examples gain most where the old task is near: other classes of the same pictures. Where it is far
   (photographs, then digits) or the new one is easy (five other digits), new weights learn as well or better in this
-  time; only a linear probe first keeps up with them there.
-- In seconds, a student far from fitting the labels needs steps more than advice: of all ways only plain KD, whose
-  teacher answers each picture once, gains. Comparing layers asks a teacher some 50 times as large at every step. DKD's
-  usual weights are made for long schedules with a warm-up.
+  time; with the five digits a linear probe first keeps up with them.
+- In seconds, a student far from fitting the labels needs steps more than advice: of all distillation only plain KD,
+  whose teacher answers each picture once, gains. Comparing layers asks a teacher some 50 times as large at every step.
+  DKD's usual weights are made for long schedules with a warm-up.
 - In a minute, plain training fits 3,000 pictures by heart and gets worse; every kind of distillation gains. Most is in
   more pictures, with a teacher's answers for labels: 6,000 without labels are worth as much as augmentation. Beside
   augmented training, KD gains only with them.

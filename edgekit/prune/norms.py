@@ -19,7 +19,7 @@ from torch.fx import Node
 from edgekit.prune.layers import group_norm, layer_norm
 from edgekit.prune.rules import RULES, broadcast, reduce, reduce_to_two, same
 from edgekit.prune.shapes import constant, expand, getitem, permute, reshape
-from edgekit.prune.walk import Value, Walk, alive, shape_of
+from edgekit.prune.walk import Value, Walk, alive, modules_of, shape_of
 
 _REDUCING = (layer_norm, group_norm, reduce, reduce_to_two)
 _ARITHMETIC = (*_REDUCING, broadcast, same, permute, reshape, expand, constant, getitem)
@@ -57,8 +57,7 @@ def find_norm_calls(program: ExportedProgram, model: nn.Module) -> tuple[NormCal
             calls.setdefault(next(reversed(stack)), []).append(node)
     living, found = set(nodes), []
     for inside in calls.values():
-        name = str(next(reversed(inside[0].meta["nn_module_stack"].values()))[0])
-        name = name.removeprefix("L['self'].").replace("L['self']", "")
+        name = modules_of(inside[0])[-1]
         if name not in modules or not _has_scales(modules[name]):
             continue
         own = frozenset(inside)

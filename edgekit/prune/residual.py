@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from edgekit.prune.blocks import ResidualBlock, unfused_attention, within
-from edgekit.prune.walk import alive, sizes_of
+from edgekit.prune.walk import alive, modules_of, sizes_of
 from edgekit.workload import Batch
 
 aten = torch.ops.aten
@@ -96,7 +96,7 @@ class _Graph:
         nodes = tuple(alive(program.graph.nodes))
         inside: dict[str, set[Node]] = {}
         for node in nodes:
-            for module in _modules_of(node):
+            for module in modules_of(node):
                 inside.setdefault(module, set()).add(node)
         return cls(
             nodes=nodes,
@@ -117,7 +117,7 @@ class _Graph:
 
     def whole(self, maker: Node, chain: Sequence[Node], cone: set[Node]) -> str:
         """The outermost module that computes nothing but (a part of) the branch, and its output last; or none."""
-        for name in _modules_of(maker):
+        for name in modules_of(maker):
             own = self.inside[name]
             leaving = {node for node in own if any(user in cone and user not in own for user in node.users)}
             if name and name in self.calls and own <= cone and leaving <= set(chain):
@@ -199,13 +199,6 @@ def _maker(node: Node, cone: set[Node], graph: _Graph) -> str | None:
 def _shape(node: Node) -> tuple[int, ...] | None:
     value = node.meta.get("val")
     return sizes_of(value) if isinstance(value, Tensor) else None
-
-
-def _modules_of(node: Node) -> list[str]:
-    """The names of the modules that a node was traced in, the outermost first."""
-    stack = node.meta.get("nn_module_stack") or {}
-    names = (str(name) for name, _ in stack.values())
-    return [name.removeprefix("L['self'].").replace("L['self']", "") for name in names]
 
 
 def _calls(model: nn.Module, example: Batch) -> dict[str, _Call]:

@@ -97,6 +97,13 @@ def alive(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in listed if node in found]
 
 
+def modules_of(node: Node) -> list[str]:
+    """The names of the modules that a node was traced in, the outermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = (str(name) for name, _ in stack.values())
+    return [name.removeprefix("L['self'].").replace("L['self']", "") for name in names]
+
+
 UNKNOWN = -1
 """A size that depends on values, such as the number of tokens that a mask picks out."""
 
