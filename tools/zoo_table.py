@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -86,8 +87,9 @@ def compressed(reference: Reference, time_s: float, result: Path) -> bool:
             "time_s": time_s,
             "seconds": sum(report["seconds"].values()),
             "verdict": report["verdict"],
-            "before": before,
-            "after": after,
+            # Where the checkout lay is nobody's business.
+            "before": {**before, "file": os.path.relpath(before["file"], ROOT)},
+            "after": {**after, "file": os.path.relpath(after["file"], ROOT)},
             "figures": figures,
             "environment": report["environment"]["before"],
         },
