@@ -109,14 +109,15 @@ class _Job:
         done: list[Round] = []
         if coupling is not None and isinstance(int8, File):
             priced = self._priced(coupling, int8)
-            screened = screen(self.run, priced.rungs, coupling)
+            reserve_s = _reserve_s(self.run)
+            screened = screen(self.run, priced.rungs, coupling, reserve_s=reserve_s)
             done = rounds(
                 self.run,
                 priced.rungs,
                 screened,
                 coupling,
                 lambda number, model, key: self._judge(number, model, key, plain),
-                reserve_s=_reserve_s(self.run),
+                reserve_s=reserve_s,
             )
         self._improve_last(plain, notes)
         return finish(

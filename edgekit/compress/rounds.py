@@ -25,8 +25,10 @@ LAST_SHARE = 0.2
 """What a round would leave below this share of the time budget it takes as well."""
 MIN_ROUND_SHARE = 0.08
 """A round with less than this share of the time budget would end before it recovers anything."""
-NEAR = 3.0
-"""A miss of less than this many times the allowed drop is worth another round of recovery; a larger one is not."""
+NEAR, FAR = 1.5, 3.0
+"""A drop of at most this many times the allowed one is worth another round of recovery: twice the training leaves some
+0.7 of it (`RECOVERY_EXPONENT`). After a larger one a milder rung is; where there is none to try, a drop up to the second
+figure is still worth the time."""
 AGAIN_RATE = 0.3
 """Share of the learning rate for going on with a rung: most of the way is done."""
 
@@ -142,10 +144,11 @@ def next_step(done: Sequence[Round], rungs: int, budget: Budget) -> Next | None:
     if last.holds:
         bolder = last.rung + 1
         return Next(rung=bolder) if bolder < rungs and bolder not in missed else None
-    near = budget.max_drop is not None and last.outcome.drop.value <= NEAR * max(budget.max_drop, 0.1)
-    if near and missed.count(last.rung) == 1:
+    milder = last.rung > 0 and not holding
+    worth = (NEAR if milder else FAR) * max(budget.max_drop or 0.0, 0.1)
+    if last.outcome.drop.value <= worth and missed.count(last.rung) == 1:
         return Next(rung=last.rung, again=True)
-    return Next(rung=last.rung - 1) if last.rung > 0 and not holding else None
+    return Next(rung=last.rung - 1) if milder else None
 
 
 def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budget: Budget) -> int:

@@ -14,6 +14,9 @@ from edgekit.progress import Progress, silent
 from edgekit.spec import Feeds
 from edgekit.validate import latency_table
 
+WARMUP_SHARE, LONGEST_WARMUP_S = 0.25, 0.2
+"""Of the time for a measurement, for warming its files up; a file needs no more than so many seconds."""
+
 
 class Here:
     """This machine is the device: files are timed against each other."""
@@ -28,9 +31,11 @@ class Here:
         """Milliseconds of one sample for each file, in one interleaved run, whose progress is told or not.
 
         The first one is the baseline; the others are its median over their paired ratio, since each one's own median
-        drifts with the machine, and so that files measured in different runs can be compared.
+        drifts with the machine, and so that files measured in different runs can be compared. `time_s` is for all
+        of it, warming up included.
         """
         baseline = next(iter(files))
+        warmup_s = min(WARMUP_SHARE * time_s / len(files), LONGEST_WARMUP_S)
         with tempfile.TemporaryDirectory(prefix="edgekit-speed-") as folder:
             paths = {}
             for index, (name, data) in enumerate(files.items()):
@@ -41,7 +46,8 @@ class Here:
                 feeds,
                 baseline=baseline,
                 threads=self.settings.threads,
-                time_s=time_s,
+                time_s=time_s - warmup_s * len(files),
+                warmup_s=warmup_s,
                 seed=self.settings.seed,
                 progress=self.progress if tell else silent,
             )

@@ -42,6 +42,7 @@ def latency_table(
     provider: str = "cpu",
     threads: int = 1,
     time_s: float = 10.0,
+    warmup_s: float = 0.2,
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Timing]:
@@ -54,6 +55,7 @@ def latency_table(
         provider: `cpu`, `cuda` or `tensorrt`.
         threads: intra-op threads.
         time_s: seconds to measure, for all files together; less where the intervals are narrow before.
+        warmup_s: seconds to warm up before, for each file; longer while it still gets faster.
         seed: of the order and of the bootstrap.
         progress: told now and then.
 
@@ -71,7 +73,7 @@ def latency_table(
     # `measure` stops when the ratios to the first are known well enough.
     names = [baseline, *(name for name in files if name != baseline)]
     calls = {name: _call(files[name], feeds, provider, threads) for name in names}
-    measured = measure(calls, time_s=time_s, seed=seed, progress=progress)
+    measured = measure(calls, time_s=time_s, warmup_s=warmup_s, seed=seed, progress=progress)
     reference = measured[baseline]
     return {
         name: Timing(

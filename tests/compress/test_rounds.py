@@ -11,11 +11,12 @@ from edgekit.compress.finish import to_come_s
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered
 from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step
-from edgekit.compress.screening import LEFT, MOST_SCREENED, Screened, next_to_screen
+from edgekit.compress.screening import MOST_SCREENED, Screened, left_after, next_to_screen
 from edgekit.prune import PrunePlan
 from edgekit.stats import Estimate
 
 BUDGET = Budget(max_drop=0.5)
+LEFT = 0.25
 
 
 def estimate(drop):
@@ -29,7 +30,7 @@ def weights(name):
 
 def screened(*drops):
     return [
-        Screened(rung=rung, drop=estimate(drop), recovered=weights(f"screened-{rung}"))
+        Screened(rung=rung, drop=estimate(drop), recovered=weights(f"screened-{rung}"), left=LEFT)
         for rung, drop in enumerate(drops)
     ]
 
@@ -63,6 +64,11 @@ def test_a_long_recovery_is_expected_to_leave_its_share_of_the_drop():
     assert gain.expected_drop == pytest.approx(-1.0)
 
 
+def test_more_training_leaves_less():
+    assert [left_after(9.0, seconds) for seconds in (0.0, 27.0, 72.0)] == pytest.approx([1.0, 1 / 2, 1 / 3])
+    assert left_after(9.0, -5.0) == 1.0  # No time is left.
+
+
 def test_the_boldest_rung_that_should_hold_is_aimed_at():
     assert first_rung(RUNGS, screened(0.1, 0.5, 0.49 / LEFT, 0.51 / LEFT), BUDGET) == 2
     assert first_rung(RUNGS, screened(9.0, 9.0), BUDGET) == 0
@@ -81,12 +87,14 @@ def test_no_slower_rung_than_the_latency_asks_for():
     [
         ([(1, 0.2)], Next(rung=2)),
         ([(3, 0.2)], None),
-        ([(1, 1.0)], Next(rung=1, again=True)),
+        ([(1, 0.7)], Next(rung=1, again=True)),
+        ([(1, 0.8)], Next(rung=0)),
         ([(1, 9.0)], Next(rung=0)),
         ([(0, 9.0)], None),
-        ([(1, 1.0), (1, 0.9)], Next(rung=0)),
-        ([(1, 1.0), (1, 0.4)], Next(rung=2)),
+        ([(1, 0.7), (1, 0.6)], Next(rung=0)),
+        ([(1, 0.7), (1, 0.4)], Next(rung=2)),
         ([(1, 0.2), (2, 9.0)], None),
+        ([(0, 1.0)], Next(rung=0, again=True)),
         ([(1, 0.2), (2, 1.0)], Next(rung=2, again=True)),
         ([(1, 0.2), (2, 1.0), (2, 0.9)], None),
         ([(2, 9.0), (1, 0.2)], None),
@@ -122,7 +130,7 @@ def test_a_round_starts_from_the_boldest_weights_that_fit_its_rung():
 
 def test_a_round_does_not_start_from_a_plan_that_took_what_it_keeps():
     narrow = replace(weights("").plan, slices={"a.weight": {0: (1, 2)}})
-    found = [Screened(rung=0, drop=estimate(0.1), recovered=Recovered(plan=narrow, folder=Path("narrow")))]
+    found = [replace(screened(0.1)[0], recovered=Recovered(plan=narrow, folder=Path("narrow")))]
     assert _start(1, replace(narrow, slices={"a.weight": {0: (1, 2, 3)}}), [], found).folder.name == "narrow"
     assert _start(1, replace(narrow, slices={"a.weight": {0: (1, 3)}}), [], found) is None
 
