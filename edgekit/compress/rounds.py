@@ -27,8 +27,8 @@ MIN_ROUND_SHARE = 0.08
 """A round with less than this share of the time budget would end before it recovers anything."""
 NEAR, FAR = 1.5, 3.0
 """A drop of at most this many times the allowed one is worth another round of recovery: twice the training leaves some
-0.7 of it (`RECOVERY_EXPONENT`). After a larger one a milder rung is; where there is none to try, a drop up to the second
-figure is still worth the time."""
+0.7 of it (`RECOVERY_EXPONENT`). After a larger one a milder rung is; where there is none to try, a drop up to the
+second figure is still worth the time."""
 AGAIN_RATE = 0.3
 """Share of the learning rate for going on with a rung: most of the way is done."""
 
