@@ -27,6 +27,7 @@ from edgekit.cli.options import (
     LIMITS,
     RUNS,
     AsJson,
+    Augment,
     Costs,
     Device,
     DevicePython,
@@ -104,6 +105,7 @@ def compress(
     placement: PlacementBy = "measured",
     optimizer: OptimizerName = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step of a recovery.", rich_help_panel=HOW)] = 128,
+    augment: Augment = "auto",
     robustness_time: RobustnessTime = "20s",
     out: Annotated[
         Path | None,
@@ -153,6 +155,7 @@ def compress(
         learning_rate=None if learning_rate is None else _positive(learning_rate, "--learning-rate"),
         optimizer=optimizer,
         batch_size=batch_size,
+        augment=augment,
         robustness_time_s=robustness_time_s(robustness_time),
     )
     with show.progress(quiet=json) as progress:

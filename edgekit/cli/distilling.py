@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekit.cli import completing, show
-from edgekit.cli.options import HOW, AsJson, LearningRate, OptimizerName
+from edgekit.cli.options import HOW, AsJson, Augment, LearningRate, OptimizerName
 from edgekit.cli.stages import IMPORTANCE_SAMPLES, say_model
 from edgekit.errors import EdgekitError
 from edgekit.store import file_sha256, write_json, writing
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgekit.distill import DistillConfig, Teacher
     from edgekit.prune import PrunePlan
+    from edgekit.training import Augmentation
     from edgekit.workload import Workload, WorkloadConfig
 
 LEAST_S = 1.0
@@ -116,6 +117,7 @@ def distill(
     optimizer: OptimizerName = "auto",
     learning_rate: LearningRate = None,
     batch_size: Annotated[int, typer.Option(help="Samples a step.", rich_help_panel=HOW)] = 128,
+    augment: Augment = "auto",
     cache_mb: Annotated[
         int,
         typer.Option(
@@ -140,7 +142,7 @@ def distill(
     """
     from edgekit.distill import DistillConfig, Remembering
     from edgekit.distill import distill as recover
-    from edgekit.training import FitConfig, suited
+    from edgekit.training import FitConfig, augmentation_for, suited
     from edgekit.workload import load_workload
 
     seconds = None if time is None else parse_duration_s(time, "--time")
@@ -171,7 +173,10 @@ def distill(
         scores = [each.score(workload, progress) for each in asked] if pruned is None else []
         weights = [score["metric"]["value"] for score in scores] if teacher_weights == "accuracy" else []
         checkpoint = out.with_name(f".{out.name}.checkpoint")
-        train = _with_unlabelled(workload, unlabelled, taught.model)
+        kind = augmentation_for(
+            augment, workload.splits.train, task=workload.task, model=taught.model, seed=config.seed
+        )
+        train = _with_unlabelled(workload, unlabelled, taught.model, kind)
         with _remembered(asked, train, taught.model, settings, cache_mb, out) as teachers:
             begin = clock()
             for each in teachers:
@@ -186,7 +191,7 @@ def distill(
                 settings,
                 teacher_weights=weights if len(asked) > 1 else [],
                 checkpoint=checkpoint,
-                about={"answers": [each.digest for each in asked]},
+                about={"answers": [each.digest for each in asked], "augment": kind},
                 deadline_s=left_s,
                 progress=progress,
             )
@@ -198,9 +203,10 @@ def distill(
         from edgekit.transfer import save_network
 
         save_network(out, result.model, reference=taught.reference)
-    write_json(out / "fit.json", result.to_dict())
+    fitted = {**result.to_dict(), "augment": kind}
+    write_json(out / "fit.json", fitted)
     checkpoint.unlink(missing_ok=True)
-    more: dict[str, Any] = {"fit": result.to_dict()}
+    more: dict[str, Any] = {"fit": fitted}
     if taught.plan is None:
         more |= _report(workload, asked, scores, weights, taught.model, result.model, settings, out, json=json)
     say_model(workload, result.model, f"wrote {out}", json=json, **more)
@@ -280,18 +286,21 @@ def _asked(name: str, workload: Workload) -> _Asked:
     return _Asked(name, model, digest_of(model))
 
 
-def _with_unlabelled(workload: Workload, reference: str | None, model: nn.Module) -> Any:
+def _with_unlabelled(workload: Workload, reference: str | None, model: nn.Module, kind: Augmentation) -> Any:
+    """The training data, their images moved by `kind`, and what `reference` names beside them."""
     from edgekit.data.processing import as_image
     from edgekit.distill import Unlabelled
+    from edgekit.training import augmented
     from edgekit.workload import load_data, loader
 
+    train = augmented(workload.splits.train, kind)
     if reference is None:
-        return workload.splits.train
+        return train
     if workload.task.name != "classification":
         raise EdgekitError(f"the task is {workload.task.name}", where="--unlabelled", rule="only for classification")
     extra = load_data(reference, image=as_image(workload.preprocessing))
     bare = next(iter(loader(extra, 1, model=model))).target is None
-    return Unlabelled(workload.splits.train, extra, bare=bare)
+    return Unlabelled(train, augmented(extra, kind), bare=bare)
 
 
 @contextmanager
@@ -299,7 +308,8 @@ def _remembered(
     asked: Sequence[_Asked], train: Any, student: nn.Module, settings: DistillConfig, cache_mb: int, out: Path
 ) -> Iterator[list[Teacher]]:
     """The teachers, each of which answers a sample once where samples come out alike; the files go afterwards."""
-    from edgekit.distill import Remembering, is_fixed
+    from edgekit.distill import Remembering
+    from edgekit.training import is_fixed
 
     folder = out.with_name(f".{out.name}.answers")
     fixed = cache_mb > 0 and is_fixed(train, student)

@@ -51,6 +51,14 @@ OptimizerName = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Augment = Annotated[
+    Literal["auto", "none", "shift", "mirror"],
+    typer.Option(
+        help="Of training images. shift: move them by up to an eighth; mirror: mirror them as well (no digits, no "
+        "text); auto: shift pictures with a label, unless the data augment themselves.",
+        rich_help_panel=HOW,
+    ),
+]
 Importance = Annotated[
     Literal["taylor", "bn-scale", "l1", "l2"], typer.Option(help="How channels are ranked.", rich_help_panel=HOW)
 ]

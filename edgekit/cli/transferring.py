@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgekit.cli import show
-from edgekit.cli.options import HOW, AsJson
+from edgekit.cli.options import HOW, AsJson, Augment
 from edgekit.units import format_duration, parse_duration_s
 
 if TYPE_CHECKING:
@@ -76,14 +76,7 @@ def finetune(
             rich_help_panel=HOW,
         ),
     ] = 10,
-    augment: Annotated[
-        Literal["auto", "none", "shift", "mirror"],
-        typer.Option(
-            help="shift: move images by up to an eighth; mirror: mirror them as well (no digits, no text); auto: shift "
-            "images, unless the data augment themselves.",
-            rich_help_panel=HOW,
-        ),
-    ] = "auto",
+    augment: Augment = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for weights, model.py and the report.")] = Path(
         "finetuned"
     ),

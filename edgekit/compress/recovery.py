@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import Dataset
 
 from edgekit.compress.run import Run
 from edgekit.compress.settings import Settings
@@ -15,7 +17,7 @@ from edgekit.progress import Progress
 from edgekit.prune import PrunePlan, lift, prune, replay, save
 from edgekit.quantize.learning.training import Trainable
 from edgekit.store import write_json
-from edgekit.training import FitConfig
+from edgekit.training import Choice, FitConfig, augmented
 from edgekit.workload import Workload, digest_of, loader
 
 NORM_BATCH, NORM_SAMPLES = 128, 512
@@ -79,7 +81,7 @@ def recover(
         result = distill(
             reestimate_batchnorm(pruned.model, norms),
             teacher,
-            workload.splits.train,
+            _augmented(workload, settings),
             workload.task,
             DistillConfig(fit=_fitting(settings, rate=rate, seed=seed)),
             checkpoint=folder / "checkpoint.pt",
@@ -87,13 +89,17 @@ def recover(
                 type(step)(stage.replace("-", " "), step.done, step.total, step.figures)
             ),
             deadline_s=deadline_s,
+            like=run.trains_like,
         )
         save(folder, plan, result.model)
         write_json(folder / "fit.json", {**result.to_dict(), "proof": pruned.proof.to_dict()})
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         return result.seconds
 
-    return Recovered(plan=plan, folder=run.stage(stage, key, make))
+    folder = run.stage(stage, key, make)
+    if run.trains_like is None:
+        run.trains_like = Choice(**json.loads((folder / "fit.json").read_text())["choice"])
+    return Recovered(plan=plan, folder=folder)
 
 
 def train_quantized(
@@ -101,18 +107,24 @@ def train_quantized(
 ) -> Trainable:
     """Distill a network with quantized weights and activations from the workload's own for `deadline_s`."""
     teacher = workload.model()
+    suited = settings.suited_to(teacher).suited_to_data(workload, teacher)
     result = distill(
         network,
         teacher,
-        workload.splits.train,
+        _augmented(workload, suited),
         workload.task,
         # bf16 has 8 bits: the integers would be rounded again.
-        DistillConfig(fit=replace(_fitting(settings.suited_to(teacher), rate=QUANTIZED_RATE), precision="fp32")),
+        DistillConfig(fit=replace(_fitting(suited, rate=QUANTIZED_RATE), precision="fp32")),
         progress=progress,
         deadline_s=deadline_s,
     )
     assert isinstance(result.model, Trainable)
     return result.model
+
+
+def _augmented(workload: Workload, settings: Settings) -> Dataset[Any]:
+    assert settings.augment != "auto"
+    return augmented(workload.splits.train, settings.augment)
 
 
 def _fitting(settings: Settings, *, rate: float, seed: int = 0) -> FitConfig:
@@ -128,5 +140,5 @@ def _fitting(settings: Settings, *, rate: float, seed: int = 0) -> FitConfig:
 
 
 def _recovery_key(settings: Settings) -> dict[str, Any]:
-    names = ("recovery_epochs", "learning_rate", "optimizer", "batch_size", "seed")
+    names = ("recovery_epochs", "learning_rate", "optimizer", "batch_size", "augment", "seed")
     return {name: getattr(settings, name) for name in names}

@@ -9,7 +9,8 @@ from torch import nn
 
 from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.profiling.book import check_host
-from edgekit.training import OptimizerName, suited
+from edgekit.training import AUGMENTATIONS, AugmentationName, OptimizerName, augmentation_for, suited
+from edgekit.workload import Workload
 
 GRIDS = {"x86-vnni": 16, "x86-avx2": 8, "arm64": 8}
 """Channels per block of ONNX Runtime's layout: 16 floats fill an AVX-512 register, 8 an AVX2 one or two of NEON's."""
@@ -33,6 +34,8 @@ class Settings:
         learning_rate: peak learning rate of a recovery; None takes the optimizer's.
         optimizer: of a recovery: `sgd`, `adamw`, or by `auto` what suits the network.
         batch_size: samples in one step of a recovery.
+        augment: what is done to images in a recovery: `shift` moves them by up to an eighth, `mirror` mirrors them too;
+            `auto` shifts pictures with a label that do not change by themselves.
         max_rounds: most rounds of pruning and recovery.
         resolutions: heights in pixels that images may be scaled down to; none leaves them as they come.
         latency_time_s: time of the final interleaved latency measurement, at most a twentieth of the budget.
@@ -58,6 +61,7 @@ class Settings:
     learning_rate: float | None = None
     optimizer: OptimizerName = "auto"
     batch_size: int = 128
+    augment: AugmentationName = "auto"
     max_rounds: int = 4
     resolutions: tuple[int, ...] = ()
     latency_time_s: float = 20.0
@@ -69,6 +73,7 @@ class Settings:
     def __post_init__(self) -> None:
         known = (
             ("--device", self.target, tuple(GRIDS)),
+            ("--augment", self.augment, AUGMENTATIONS),
             ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
             ("--optimizer", self.optimizer, ("auto", "sgd", "adamw")),
             ("--placement", self.placement, ("measured", "rules")),
@@ -110,6 +115,15 @@ class Settings:
         """
         optimizer, rate = suited(model, self.optimizer, self.learning_rate)
         return replace(self, optimizer=optimizer, learning_rate=rate)
+
+    def suited_to_data(self, workload: Workload, model: nn.Module) -> Self:
+        """With what is done to the training images of a workload, where that is left open.
+
+        Raises:
+            DataError: images are to be moved that are none, or whose targets would have to move with them.
+        """
+        kind = augmentation_for(self.augment, workload.splits.train, task=workload.task, model=model, seed=self.seed)
+        return replace(self, augment=kind)
 
     @property
     def placed_by(self) -> Literal["measured", "rules"]:

@@ -28,7 +28,7 @@ from edgekit.distill.teachers import Frozen, Teacher, Unlabelled, logits_of
 from edgekit.errors import TrainingError
 from edgekit.progress import Progress, silent
 from edgekit.tasks import Task
-from edgekit.training import FitConfig, FitResult, Objective, fit
+from edgekit.training import Choice, FitConfig, FitResult, Objective, fit
 from edgekit.workload import Batch, derive, digest_of, loader
 
 
@@ -113,6 +113,7 @@ def distill(
     progress: Progress = silent,
     deadline_s: float | None = None,
     fabric: Fabric | None = None,
+    like: Choice | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FitResult:
     """Train a copy of `model`, any network that answers as `teacher` does, to do the task and to answer so.
@@ -137,6 +138,7 @@ def distill(
         progress: as in `fit`.
         deadline_s: as in `fit`.
         fabric: as in `fit`.
+        like: as in `fit`.
         clock: as in `fit`.
 
     Raises:
@@ -180,6 +182,7 @@ def distill(
         progress=progress,
         deadline_s=deadline_s,
         fabric=fabric,
+        like=like,
         clock=clock,
     )
     return replace(result, model=without_projections(result.model))

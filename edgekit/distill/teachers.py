@@ -22,7 +22,7 @@ from edgekit.store import writing
 from edgekit.tasks import outputs_of
 from edgekit.tasks.labels import NO_LABEL
 from edgekit.training import in_layout
-from edgekit.workload import Batch, Stream, loader, size_of
+from edgekit.workload import Batch, loader, size_of
 
 Teacher = nn.Module | Callable[[Batch], Any]
 """A network, or a function from a batch to what a network would return for it."""
@@ -30,8 +30,6 @@ Teacher = nn.Module | Callable[[Batch], Any]
 KEY_BYTES = 16
 ASK_BATCH = 128
 CACHE_BYTES = 1 << 30
-SAMPLED = 8
-"""Samples that are fetched twice to see whether they come out alike."""
 
 
 class Frozen:
@@ -56,9 +54,9 @@ class Frozen:
 class Remembering:
     """A teacher that answers each sample once; what it said is kept in a file and found again by the sample's content.
 
-    It pays where data are fixed (`is_fixed`): augmented samples never come again. The file grows to `limit_bytes` at
-    most; a later training with the same teacher goes on with it. One process at a time writes to it, others only read
-    what is there. Answers are kept in float32, in memory too.
+    It pays where data are fixed (`edgekit.training.is_fixed`): augmented samples never come again. The file grows to
+    `limit_bytes` at most; a later training with the same teacher goes on with it. One process at a time writes to it,
+    others only read what is there. Answers are kept in float32, in memory too.
 
     Args:
         teacher: a network, which is left as it is, or a function from a batch to its answers.
@@ -184,19 +182,6 @@ class Remembering:
         parts = torch.split(torch.from_numpy(rows).to(device), sizes, 1)
         tensors = [part.reshape(len(rows), *shape) for part, shape in zip(parts, self._shapes, strict=True)]
         return pytree.tree_unflatten(tensors, self._spec)
-
-
-def is_fixed(data: Dataset[Any], model: Callable[..., Any], *, seed: int = 0) -> bool:
-    """Whether samples come out alike whenever they are fetched, which augmented ones do not.
-
-    >>> is_fixed([(torch.zeros(2), 0), (torch.ones(2), 1)], nn.Linear(2, 2))
-    True
-    """
-    size = min(size_of(data), SAMPLED)
-    first, second = (
-        Stream(data, model, batch_size=size, seed=each, limit=size).batch(0).leaves() for each in (seed, seed + 1)
-    )
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 class Unlabelled(Dataset[Any]):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from edgekit.errors import EdgekitError
 from edgekit.profiling.book import check_host
 from edgekit.search.study import SamplerKind
-from edgekit.training import OptimizerName
+from edgekit.training import AugmentationName, OptimizerName
 from edgekit.validate.behaviour import Gates
 
 AIMS = ("latency", "drop", "size")
@@ -64,6 +64,8 @@ class SearchSettings:
         learning_rate: peak learning rate; None takes the optimizer's.
         optimizer: `sgd`, `adamw`, or by `auto` what suits each network.
         batch_size: samples in a step.
+        augment: what is done to training images: `shift`, `mirror` (which shifts, too), `none`, or by `auto` what suits
+            the data.
         ranks: processes of torchrun that share each training; 1 trains in the worker itself.
         target: the kind of CPU that int8 files are for.
         threads: of ONNX Runtime in every measurement.
@@ -97,6 +99,7 @@ class SearchSettings:
     learning_rate: float | None = None
     optimizer: OptimizerName = "auto"
     batch_size: int = 128
+    augment: AugmentationName = "auto"
     ranks: int = 1
     target: Literal["x86-vnni", "x86-avx2", "arm64"] = "x86-vnni"
     threads: int = 1

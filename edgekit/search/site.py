@@ -30,7 +30,7 @@ from edgekit.search.settings import SearchSettings
 from edgekit.search.warm import warm_start
 from edgekit.spec import IOSpec
 from edgekit.store import Store, code_digest, key_digest, locking, write_json
-from edgekit.training import FitConfig, fit, suited
+from edgekit.training import FitConfig, augmentation_for, augmented, fit, suited
 from edgekit.validate import Score, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
     Batch,
@@ -111,6 +111,13 @@ class Site:
         given = self._given(settings.weights)
         self.weights = None if given is None else given.state_dict()
         self.default = self._default_values()
+        self.augment = augmentation_for(
+            settings.augment,
+            self.workload.splits.train,
+            task=self.workload.task,
+            model=self.network(self.default),
+            seed=settings.seed,
+        )
         self.book = self._opened_book()
         self._store = Store(root / "stages")
         self._baseline_ms = baseline_ms
@@ -360,10 +367,10 @@ class Site:
             "progress": told,
             "deadline_s": deadline_s,
         }
+        train = augmented(self.workload.splits.train, self.augment)
         if self.teacher is None:
-            return fit(network, self.workload.splits.train, objective, config, **common)
-        student = DistillConfig(fit=config)
-        return distill(network, self.teacher, self.workload.splits.train, task, student, **common)
+            return fit(network, train, objective, config, **common)
+        return distill(network, self.teacher, train, task, DistillConfig(fit=config), **common)
 
     def _on_ranks(
         self, values: Values, rung: int | str, before: Path | None, folder: Path, deadline_s: float | None

@@ -5,19 +5,34 @@
 'sgd'
 """
 
+from edgekit.training.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    AugmentationName,
+    augmentation_for,
+    augmented,
+    is_fixed,
+)
 from edgekit.training.choice import Objective, in_layout
-from edgekit.training.config import FitConfig, FitResult, Passed
+from edgekit.training.config import Choice, FitConfig, FitResult, Passed
 from edgekit.training.fit import fit
 from edgekit.training.suited import OptimizerName, suited, suited_optimizer
 
 __all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "AugmentationName",
+    "Choice",
     "FitConfig",
     "FitResult",
     "Objective",
     "OptimizerName",
     "Passed",
+    "augmentation_for",
+    "augmented",
     "fit",
     "in_layout",
+    "is_fixed",
     "suited",
     "suited_optimizer",
 ]

@@ -8,12 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edgekit.training.config import FitConfig
+from edgekit.training.config import Choice, FitConfig
 from edgekit.workload import Batch, Stream, can_fork
 
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -24,20 +23,6 @@ WORTH = 0.05
 """How much faster a setting must be to be taken instead of a plainer one."""
 CROWDED = 0.2
 """How much faster half of the threads must be to be taken: a core that is busy now may be free in a minute."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """How a training computes: as measured, or as asked for.
-
-    `threads` are PyTorch's on the CPU; None leaves them as they are.
-    """
-
-    precision: str
-    channels_last: bool
-    workers: int
-    step_s: float
-    threads: int | None = None
 
 
 def choose(

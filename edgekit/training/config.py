@@ -95,6 +95,20 @@ class FitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a training computes: as measured, or as asked for.
+
+    `threads` are PyTorch's on the CPU; None leaves them as they are.
+    """
+
+    precision: str
+    channels_last: bool
+    workers: int
+    step_s: float
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
     """What is known at the end of an epoch (the last one may be a part of one).
 
@@ -117,9 +131,7 @@ class FitResult:
         model: a new module, in eval mode, float32, on the CPU.
         history: one entry an epoch.
         seconds: time of the training, over all processes that worked on it.
-        precision: `fp32` or `bf16`.
-        channels_last: whether 4-D tensors were laid out so.
-        threads: of PyTorch on the CPU; with `auto`, those that the training began with.
+        choice: how it computed; with `auto`, its threads are those that it began with.
         steps: optimizer steps done.
         epochs_done: `steps` over the steps in an epoch.
         images_per_s: samples over time in the loop of this process, data loading included; 0 if nothing was left to do.
@@ -128,9 +140,7 @@ class FitResult:
     model: nn.Module
     history: tuple[Passed, ...]
     seconds: float
-    precision: str
-    channels_last: bool
-    threads: int
+    choice: Choice
     steps: int
     epochs_done: float
     images_per_s: float
@@ -140,9 +150,7 @@ class FitResult:
         return {
             "history": [asdict(entry) for entry in self.history],
             "seconds": self.seconds,
-            "precision": self.precision,
-            "channels_last": self.channels_last,
-            "threads": self.threads,
+            "choice": asdict(self.choice),
             "steps": self.steps,
             "epochs_done": self.epochs_done,
             "images_per_s": self.images_per_s,

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch.utils.data import Dataset
 from edgekit.errors import TrainingError
 from edgekit.progress import Progress, Step, silent
 from edgekit.training.checkpoint import identity_of, read_checkpoint, write_checkpoint
-from edgekit.training.choice import Choice, Objective, choose, in_layout, into_training, on_threads
-from edgekit.training.config import FitConfig, FitResult, Passed
+from edgekit.training.choice import Objective, choose, in_layout, into_training, on_threads
+from edgekit.training.config import Choice, FitConfig, FitResult, Passed
 from edgekit.training.crowding import Crowding
 from edgekit.training.memory import reused_memory
 from edgekit.training.ranks import fabric_for, precision_of
@@ -40,8 +41,11 @@ PACE_EVERY = 16
 """Steps between looks at the clock when there is a deadline."""
 PACE_AFTER = 0.04
 """The number of steps is fixed once this share of the deadline has been trained and timed."""
-LATE = 0.10
-"""Only when the rest would take this much longer than what is left is the number of steps changed again."""
+LATE, EARLY = 0.10, 0.05
+"""Only when the rest would take this much longer than what is left, or this much less, is the number of steps changed
+again."""
+STRETCHED_UNTIL = 0.5
+"""Later than that, a training that ends too early is left to: the learning rate is on its way down."""
 RESERVE = 0.02
 """Share of the deadline kept for what comes after the last step."""
 
@@ -62,6 +66,7 @@ def fit(
     progress: Progress = silent,
     deadline_s: float | None = None,
     fabric: Fabric | None = None,
+    like: Choice | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FitResult:
     """Train a copy of `model` on `train` to lower `objective`.
@@ -91,6 +96,8 @@ def fit(
         deadline_s: seconds for the whole training, over all processes that work on it. The first steps are timed,
             then the schedule is stretched over as many steps as fit (`config.epochs` is the most).
         fabric: carries device, ranks and precision instead of the one made here.
+        like: how an earlier training of such a network on such data computed (`FitResult.choice`): so does this one,
+            and nothing is measured first. For short trainings that takes longer than they do.
         clock: seconds; a parameter for tests.
 
     Raises:
@@ -129,6 +136,7 @@ def fit(
             progress=progress,
             deadline_s=deadline_s,
             fabric=fabric,
+            like=like,
             clock=clock,
         )
         return training.run()
@@ -151,6 +159,7 @@ class _Training:
         progress: Progress,
         deadline_s: float | None,
         fabric: Fabric | None,
+        like: Choice | None,
         clock: Callable[[], float],
     ) -> None:
         self.objective, self.config, self.path = objective, config, checkpoint
@@ -179,7 +188,7 @@ class _Training:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        self.choice = self._chosen(model, saved, given=fabric)
+        self.choice = self._chosen(model, saved, like, given=fabric)
         if fabric is None and self.choice.precision != "fp32":
             self.fabric = fabric_for(self.choice.precision)
         self.format = torch.channels_last if self.choice.channels_last else None
@@ -212,9 +221,7 @@ class _Training:
             model=model,
             history=tuple(self.history),
             seconds=self._elapsed_s(),
-            precision=self.choice.precision,
-            channels_last=self.choice.channels_last,
-            threads=self.choice.threads or torch.get_num_threads(),
+            choice=replace(self.choice, threads=self.choice.threads or torch.get_num_threads()),
             steps=self.step,
             epochs_done=self.step / len(self.stream),
             images_per_s=done * self.stream.batch_size / loop_s if done and loop_s > 0 else 0.0,
@@ -286,8 +293,11 @@ class _Training:
         assert self.deadline_s is not None
         left_s = self.deadline_s * (1 - RESERVE) - self._elapsed_s()
         due = not self.paced and self._elapsed_s() >= PACE_AFTER * self.deadline_s
-        late = (self.pace.steps - self.step) * step_s > max(left_s, 0.0) * (1 + LATE)
-        if self.fabric.broadcast(due or (self.paced and late)):
+        rest_s = (self.pace.steps - self.step) * step_s
+        late = rest_s > max(left_s, 0.0) * (1 + LATE)
+        early = rest_s < left_s * (1 - EARLY) and self.pace.progress(self.step) < STRETCHED_UNTIL
+        off = late or (early and self.pace.steps < self.most)
+        if self.fabric.broadcast(due or (self.paced and off)):
             self._fit_into(step_s)
             self.paced = True
 
@@ -335,9 +345,13 @@ class _Training:
         finished.load_state_dict(state)
         return finished.eval()
 
-    def _chosen(self, model: nn.Module, saved: dict[str, Any] | None, *, given: Fabric | None) -> Choice:
+    def _chosen(
+        self, model: nn.Module, saved: dict[str, Any] | None, like: Choice | None, *, given: Fabric | None
+    ) -> Choice:
         if saved is not None:
             return Choice(**saved["choice"])
+        if like is not None:
+            return like
         choice: Choice | None = None
         if self.fabric.is_global_zero:
             with isolated(derive(self.config.seed, 4)):

@@ -7,19 +7,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812 - the name that the field gives it
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from edgekit.errors import DataError
 from edgekit.tasks import Task
-from edgekit.workload import derive, isolated, labels_of, loader
-from edgekit.workload.loading import collate_of
+from edgekit.workload import derive, labels_of, loader
 
 SHOWN = 8
-SHIFT = 8
-"""Images move by at most one part in so many of their height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,48 +85,13 @@ class Classes:
             )
 
 
-class Shifted(Dataset[Any]):
-    """Images moved at random by up to an eighth of their size, the border repeated; half of them mirrored if so asked.
-
-    Items are (image [channels, h, w], target) as those of the data below. Draws from torch's global generator.
-
-    >>> data = Shifted([(torch.arange(64.0).reshape(1, 8, 8), 3)])
-    >>> tuple(data[0][0].shape), data[0][1]
-    ((1, 8, 8), 3)
-    """
-
-    def __init__(self, data: Any, *, mirror: bool = False) -> None:
-        self.data, self.mirror = data, mirror
-        self.collate = collate_of(data)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Any:
-        image, *rest = self.data[index]
-        high, wide = image.shape[-2] // SHIFT, image.shape[-1] // SHIFT
-        down, right = int(torch.randint(2 * high + 1, ())), int(torch.randint(2 * wide + 1, ()))
-        framed = F.pad(image[None], (wide, wide, high, high), mode="replicate")[0]
-        moved = framed[..., down : down + image.shape[-2], right : right + image.shape[-1]]
-        if self.mirror and int(torch.randint(2, ())):
-            moved = moved.flip(-1)
-        return (moved, *rest)
-
-
-def is_image(data: Any) -> bool:
-    """Whether items are (float image [channels, h, w], ...)."""
-    with isolated(0):
-        item = data[0]
-    first = item[0] if isinstance(item, tuple | list) and item else None
-    return isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point() and min(first.shape[1:]) >= SHIFT
-
-
 def few(data: Dataset[Any], count: int, *, model: Callable[..., Any], seed: int = 0) -> Dataset[Any]:
     """`count` samples of each class, drawn with `seed`.
 
     Raises:
         DataError: the data carry no labels.
 
+    >>> import torch
     >>> from torch.utils.data import TensorDataset
     >>> data = TensorDataset(torch.zeros(8, 2), torch.arange(8) % 2)
     >>> len(few(data, 3, model=torch.nn.Linear(2, 2)))

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgekit.errors import TrainingError, did_you_mean
 from edgekit.report import markdown
-from edgekit.training import FitConfig
+from edgekit.training import AUGMENTATIONS, Augmentation, AugmentationName, FitConfig
 from edgekit.transfer.head import Head
 from edgekit.transfer.stages import Stage
 from edgekit.transfer.weights import Fitting
@@ -18,7 +18,6 @@ from edgekit.units import format_count, format_duration
 from edgekit.validate import Score
 
 METHODS = ("lp-ft", "gradual", "full", "probe")
-AUGMENTATIONS = ("auto", "none", "shift", "mirror")
 LEAST_STEPS = 300
 STANDARD = FitConfig(
     epochs=20, learning_rate=1e-3, optimizer="adamw", weight_decay=0.01, batch_size=32, keep="best", patience=10
@@ -59,7 +58,7 @@ class FinetuneConfig:
     freeze: int = 0
     decay: float = 0.7
     views: int = 8
-    augment: Literal["auto", "none", "shift", "mirror"] = "auto"
+    augment: AugmentationName = "auto"
     fit: FitConfig = STANDARD
     least_steps: int = LEAST_STEPS
     evaluations: int = 20
@@ -133,7 +132,7 @@ class Finetuned:
     fitting: Fitting | None
     stages: Sequence[Stage]
     frozen: int
-    augmented: str
+    augmented: Augmentation
     phases: Sequence[Phase]
     selection: Score
     test: Score

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edgekit.distill import is_fixed, reestimate_batchnorm
+from edgekit.distill import reestimate_batchnorm
 from edgekit.errors import DataError, TrainingError
 from edgekit.progress import Progress, Step, silent
 from edgekit.store import Store, code_digest, write_atomic, write_json
 from edgekit.tasks import Task, outputs_of
-from edgekit.training import FitConfig, fit
-from edgekit.transfer.classes import Classes, Shifted, counts_of, few, is_image, targets_of
+from edgekit.training import Augmentation, FitConfig, augmentation_for, augmented, fit, is_fixed
+from edgekit.transfer.classes import Classes, counts_of, few, targets_of
 from edgekit.transfer.config import FinetuneConfig, Finetuned, Phase
 from edgekit.transfer.head import Head, find_head, with_head
 from edgekit.transfer.probe import FEATURE_BYTES, features_of, probe
@@ -185,7 +185,7 @@ class _Run:
 
     # What there is before any training
 
-    def _data(self, model: nn.Module) -> tuple[Classes, Dataset[Any], str]:
+    def _data(self, model: nn.Module) -> tuple[Classes, Dataset[Any], Augmentation]:
         config, splits = self.config, self.workload.splits
         train = splits.train
         classes = Classes.of(train, self.task, model=model, names=self.workload.labels)
@@ -196,19 +196,8 @@ class _Run:
         if self.task.name == "classification":
             for name, part in (("selection", splits.selection), ("test", splits.test)):
                 _check_known(classes, part, name, model)
-        kind = config.augment
-        if kind == "auto":
-            kind = "shift" if is_image(train) and is_fixed(train, model, seed=config.seed) else "none"
-        if kind == "none":
-            return classes, train, kind
-        if not is_image(train):
-            raise DataError(
-                f"augment is {kind!r}",
-                where="training data",
-                rule="only for items (float image [channels, height, width], target)",
-                way_out="augment='none', or augment in the dataset's own __getitem__",
-            )
-        return classes, Shifted(train, mirror=kind == "mirror"), kind
+        kind = augmentation_for(config.augment, train, task=self.task, model=model, seed=config.seed)
+        return classes, augmented(train, kind), kind
 
     def _headed(self, start: nn.Module) -> tuple[Head, nn.Module]:
         head = find_head(start, self.example, name=self.config.head)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from edgekit import tasks
-from edgekit.distill import DistillConfig, Remembering, Unlabelled, distill, distillation_objective, is_fixed
+from edgekit.distill import DistillConfig, Remembering, Unlabelled, distill, distillation_objective
 from edgekit.training import FitConfig
 from edgekit.workload import Batch, digest_of
 
@@ -106,16 +106,6 @@ def test_a_student_of_remembered_answers_is_the_student_of_the_teacher(data, tmp
     kept = distill(net(), remembering, data, tasks.classification(), config).model
     for a, b in zip(plain.parameters(), kept.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_augmented_data_are_not_fixed(data):
-    class Noisy(TensorDataset):
-        def __getitem__(self, index):
-            x, y = super().__getitem__(index)
-            return x + torch.rand(()), y
-
-    assert is_fixed(data, net())
-    assert not is_fixed(Noisy(*data.tensors), net())
 
 
 def test_unlabelled_samples_teach_by_the_teacher_alone(data):

@@ -76,7 +76,7 @@ def test_a_training_runs_on_the_chosen_threads_and_leaves_no_trace(net, blobs, o
 
     settings = {"epochs": 1, "batch_size": 16, "precision": "fp32", "channels_last": False, "workers": 0}
     result = fit(net, blobs, seen, FitConfig(**settings, threads=2))
-    assert result.threads == 2
+    assert result.choice.threads == 2
     assert set(threads) == {2}
     assert torch.get_num_threads() == 4
 

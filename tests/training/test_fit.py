@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,9 +73,9 @@ def test_other_settings_learn_too(net, blobs, objective, changes):
 
 def test_precision_and_layout_are_measured_or_taken_as_asked(net, blobs, objective):
     result = fit(net, blobs, objective, config(epochs=1, precision="auto", channels_last="auto", workers="auto"))
-    assert result.precision in ("fp32", "bf16")
+    assert result.choice.precision in ("fp32", "bf16")
     asked = fit(net, blobs, objective, config(epochs=4, precision="bf16", channels_last=True))
-    assert (asked.precision, asked.channels_last) == ("bf16", True)
+    assert (asked.choice.precision, asked.choice.channels_last) == ("bf16", True)
     assert accuracy(asked.model, blobs) > 0.8
     assert all(p.is_contiguous() for p in asked.model.parameters())
 
@@ -138,6 +140,33 @@ def test_a_deadline_fits_the_schedule_into_it(net, blobs, objective):
     assert short.steps == 6
 
 
+@pytest.mark.parametrize(("until", "least", "most"), [(0.5, 50.0, 62.0), (0.0, 5.0, 40.0)])
+def test_steps_that_become_faster_are_more_steps(net, blobs, monkeypatch, until, least, most):
+    """The first ones were slow: what is left over of the deadline is not given away."""
+    monkeypatch.setattr(sys.modules["edgekit.training.fit"], "STRETCHED_UNTIL", until)
+    clock = Clock(0.1)
+
+    def hurried(model, batch):
+        if clock.now > 5.0:
+            clock.tick_s = 0.02
+        return nn.functional.cross_entropy(batch.call(model), batch.target)
+
+    result = fit(net, blobs, hurried, config(epochs=10_000), deadline_s=60.0, clock=clock)
+    assert least < clock.now < most
+    assert result.history[-1].learning_rate == pytest.approx(0.1 / 25 / 1e4)
+
+
+def test_a_training_like_another_measures_nothing(net, blobs, objective, monkeypatch):
+    first = fit(net, blobs, objective, config(epochs=1, precision="auto", channels_last="auto"))
+    monkeypatch.setattr(sys.modules["edgekit.training.fit"], "choose", None)  # The package has a function of that name.
+    other = config(epochs=2, precision="auto", channels_last="auto")
+    assert fit(net, blobs, objective, other, like=first.choice).choice == first.choice
+    bf16 = replace(first.choice, precision="bf16", threads=1)
+    assert fit(net, blobs, objective, other, like=bf16).choice == bf16
+    with pytest.raises(TypeError):
+        fit(net, blobs, objective, other)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -182,4 +211,4 @@ def test_several_inputs_and_recurrent_models():
     settings = config(epochs=20, optimizer="adamw", learning_rate=0.02, precision="auto", channels_last="auto")
     result = fit(model, data, lambda m, b: nn.functional.cross_entropy(b.call(m), b.target), settings)
     assert result.history[-1].loss < 0.4
-    assert not result.channels_last
+    assert not result.choice.channels_last

@@ -20,7 +20,6 @@ from edgekit.transfer import (
     stages_of,
     with_head,
 )
-from edgekit.transfer.classes import Shifted
 from edgekit.workload import Batch, digest_of
 from edgekit.workload.weights import read_weights
 
@@ -176,17 +175,3 @@ def test_few_are_drawn_from_each_class_by_the_seed():
     assert sorted(labels) == [0] * 5 + [1] * 5 + [2] * 5
     first = [few(data, 5, model=nn.Linear(1, 1), seed=seed).indices for seed in (1, 1, 2)]
     assert first[0] == first[1] != first[2]
-
-
-def test_shifted_pictures_are_the_picture_elsewhere():
-    picture = torch.arange(256.0).reshape(1, 16, 16)
-    data = Shifted([(picture, 5)], mirror=True)
-    framed = torch.nn.functional.pad(picture[None], (2, 2, 2, 2), mode="replicate")[0]
-    views = [framed[:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)]
-    known = [view for each in views for view in (each, each.flip(-1))]
-    seen = set()
-    for _ in range(200):
-        image, label = data[0]
-        assert label == 5
-        seen.add(next(index for index, view in enumerate(known) if torch.equal(view, image)))
-    assert len(seen) > 40
