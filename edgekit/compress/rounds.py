@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from edgekit.compress.budget import Budget
@@ -29,6 +30,8 @@ NEAR, FAR = 1.5, 3.0
 """A drop of at most this many times the allowed one is worth another round of recovery: twice the training leaves some
 0.7 of it (`RECOVERY_EXPONENT`). After a larger one a milder rung is; where there is none to try, a drop up to the
 second figure is still worth the time."""
+REACH = 0.7
+"""Share of the allowed drop up to which a bolder rung is expected to hold: there is less time for it."""
 AGAIN_RATE = 0.3
 """Share of the learning rate for going on with a rung: most of the way is done."""
 
@@ -95,10 +98,11 @@ def rounds(
     *,
     reserve_s: float,
 ) -> list[Round]:
-    """Recover the rung that `screened` promises, then the next bolder one while the budget holds on selection.
+    """Recover the rung that `screened` promises, then a bolder one while the budget holds on selection.
 
-    After a near miss the same rung is recovered once more, more gently; after a far one, or a second one, a milder rung
-    has its turn unless one holds already. `judge` exports, quantizes and scores a recovered model on the selection
+    How much of a screened drop the last recovery left tells how bold. After a near miss the same rung is recovered once
+    more, more gently; after a far one, or a second one, a milder rung has its turn if there is one that is bolder than
+    what holds already. `judge` exports, quantizes and scores a recovered model on the selection
     split. `reserve_s` is kept for the final measurements.
     """
     done: list[Round] = []
@@ -132,23 +136,41 @@ def rounds(
                 holds=budget.holds(outcome.drop, outcome.changes),
             )
         )
-        following = next_step(done, len(rungs), budget)
+        following = next_step(done, len(rungs), budget, screened)
     return done
 
 
-def next_step(done: Sequence[Round], rungs: int, budget: Budget) -> Next | None:
+def next_step(done: Sequence[Round], rungs: int, budget: Budget, screened: Sequence[Screened] = ()) -> Next | None:
     """Where the last round points; None where nothing is left that could be better than what holds."""
     last = done[-1]
-    holding = [each.rung for each in done if each.holds]
-    missed = [each.rung for each in done if not each.holds and each.rung not in holding]
+    held = max((each.rung for each in done if each.holds), default=-1)
+    missed = [each.rung for each in done if not each.holds and each.rung > held]
     if last.holds:
-        bolder = last.rung + 1
-        return Next(rung=bolder) if bolder < rungs and bolder not in missed else None
-    milder = last.rung > 0 and not holding
-    worth = (NEAR if milder else FAR) * max(budget.max_drop or 0.0, 0.1)
+        bolder = min(within_reach(last, rungs, budget, screened), min(missed, default=rungs) - 1)
+        return Next(rung=bolder) if bolder > last.rung else None
+    milder = last.rung - 1 if held < 0 else (held + last.rung) // 2
+    worth = (NEAR if milder > held else FAR) * max(budget.max_drop or 0.0, 0.1)
     if last.outcome.drop.value <= worth and missed.count(last.rung) == 1:
         return Next(rung=last.rung, again=True)
-    return Next(rung=last.rung - 1) if milder else None
+    return Next(rung=milder) if milder > held else None
+
+
+def within_reach(last: Round, rungs: int, budget: Budget, screened: Sequence[Screened]) -> int:
+    """The boldest rung that is expected to hold after one that held, and the next one at least.
+
+    A recovery is expected to leave the share of a screened drop that the last one left. Between screened rungs drops
+    are taken to grow by the same factor from each rung to the next.
+    """
+    drops = {each.rung: each.drop.value for each in screened if each.drop.value > 0}
+    known = sorted(drops)
+    following = last.rung + 1
+    if budget.max_drop is None or not known or not known[0] <= last.rung < known[-1]:
+        return following
+    rising = range(last.rung, min(rungs, known[-1] + 1))
+    own, *others = np.exp(np.interp(rising, known, np.log([drops[rung] for rung in known])))
+    left = max(budget.cautious(last.outcome.drop), 0.0) / own
+    holding = [rung for rung, drop in enumerate(others, following) if left * drop <= REACH * budget.max_drop]
+    return max(holding, default=following)
 
 
 def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budget: Budget) -> int:

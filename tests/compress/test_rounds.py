@@ -98,11 +98,35 @@ def test_no_slower_rung_than_the_latency_asks_for():
         ([(1, 0.2), (2, 1.0)], Next(rung=2, again=True)),
         ([(1, 0.2), (2, 1.0), (2, 0.9)], None),
         ([(2, 9.0), (1, 0.2)], None),
+        ([(0, 0.2), (3, 9.0)], Next(rung=1)),
+        ([(0, 0.2), (3, 9.0), (1, 0.2)], Next(rung=2)),
+        ([(0, 0.2), (3, 0.7)], Next(rung=3, again=True)),
     ],
     ids=str,
 )
 def test_bolder_after_a_success_again_after_a_near_miss_milder_after_a_far_one(rounds, following):
     assert next_step(tried(*rounds), len(RUNGS), BUDGET) == following
+
+
+@pytest.mark.parametrize(
+    ("drops", "left", "rung"),
+    [
+        ((1.0, 2.0, 4.0, 8.0), 0.2, 2),  # A tenth of 4.0 is too much; it is tried anyway.
+        ((1.0, 2.0, 4.0, 8.0), 0.1, 2),  # A twentieth of 8.0 is too much, of 4.0 it is not.
+        ((1.0, 2.0, 4.0, 8.0), 0.08, 3),
+        ((1.0, 2.0, None, 8.0), 0.1, 2),  # 4.0 lies between.
+        ((1.0, 2.0, None, 9.5), 0.08, 2),  # Of 9.5 it would be 0.38, and 0.35 is the most.
+        ((1.0, 2.0, 4.0), 0.0, 2),  # Nothing is known of the last rung.
+        ((1.0, None, 4.0, 8.0), 0.1, 2),
+        ((1.0, None, 4.0, 8.0), 0.08, 3),  # 2.0 lies between.
+        ((None, None, 4.0, 8.0), 0.0, 2),  # Nothing is known of what was recovered.
+        ((), 0.0, 2),
+    ],
+    ids=str,
+)
+def test_a_recovery_that_left_little_lets_rungs_be_skipped(drops, left, rung):
+    known = [each for each, drop in zip(screened(*[d or 0.0 for d in drops]), drops, strict=True) if drop]
+    assert next_step(tried((1, left)), len(RUNGS), BUDGET, known) == Next(rung=rung)
 
 
 def test_without_a_limit_on_the_drop_everything_is_tried():
