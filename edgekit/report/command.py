@@ -86,6 +86,7 @@ def _of_settings(report: Mapping[str, Any]) -> dict[str, Any]:
         "--placement": settings.get("placement"),
         "--optimizer": settings.get("optimizer"),
         "--batch-size": settings.get("batch_size"),
+        "--augment": settings.get("augment"),
     }
 
 

@@ -62,6 +62,15 @@ def test_the_report_says_what_changed_besides_the_mean(run):
         assert f"{chosen} against fp32: what changed besides the mean" in run.answer.out
 
 
+def test_the_report_has_what_was_left_open(run):
+    """SGD for BatchNorm alone; pictures that come out alike are moved."""
+    report = json.loads((run.folder / "report.json").read_text())
+    chosen = {name: report["settings"][name] for name in ("optimizer", "learning_rate", "augment")}
+    assert chosen == {"optimizer": "sgd", "learning_rate": 0.06, "augment": "shift"}
+    for each in report["rounds"]:
+        assert set(each["fit"]["choice"]) == {"precision", "channels_last", "workers", "step_s", "threads"}
+
+
 def test_the_report_says_what_operators_take(run):
     report = json.loads((run.folder / "report.json").read_text())
     assert list(report["operators"]) == [row["stage"] for row in report["stages"]]
