@@ -175,7 +175,7 @@ def within_reach(last: Round, rungs: int, budget: Budget, screened: Sequence[Scr
 
 def first_rung(rungs: Sequence[Rung[Action]], screened: Sequence[Screened], budget: Budget) -> int:
     """The boldest rung that is expected to hold the drop, and no slower one than the latency asks for."""
-    promising = [each.rung for each in screened if budget.allows(each.expected_drop)]
+    promising = [each.rung for each in screened if each.should_hold(budget)]
     rung = max(promising, default=0)
     if budget.max_latency_ms is None:
         return rung

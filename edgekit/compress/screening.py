@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,22 @@ class Screened:
     left: float
 
     @property
-    def expected_drop(self) -> float:
-        """The drop that a long recovery is expected to leave; where to aim asks for no margin."""
-        return self.left * self.drop.value if self.drop.value > 0 else self.drop.value
+    def expected(self) -> Estimate:
+        """The drop that a long recovery is expected to leave, which will be known no better than the one there is."""
+        value = self.left * self.drop.value if self.drop.value > 0 else self.drop.value
+        less = self.drop.value - value
+        return replace(self.drop, value=value, low=self.drop.low - less, high=self.drop.high - less)
+
+    def should_hold(self, budget: Budget) -> bool:
+        """Whether it is expected to be accepted.
+
+        With the margin of that decision: a short budget has time for a single round, which must not be in vain.
+        """
+        return budget.allows(budget.cautious(self.expected))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return {"rung": self.rung, "drop": self.drop.to_dict(), "expected_drop": self.expected_drop}
+        return {"rung": self.rung, "drop": self.drop.to_dict(), "expected_drop": self.expected.value}
 
 
 def screen(run: Run, rungs: Sequence[Rung[Action]], coupling: Coupling, *, reserve_s: float) -> list[Screened]:
@@ -92,8 +101,8 @@ def left_after(short_s: float, long_s: float) -> float:
 
 def next_to_screen(found: Sequence[Screened], rungs: int, budget: Budget) -> int | None:
     """The rung in the middle between the boldest that should hold and the mildest that should not; None at the end."""
-    holds = max((each.rung for each in found if budget.allows(each.expected_drop)), default=-1)
-    fails = min((each.rung for each in found if not budget.allows(each.expected_drop)), default=rungs)
+    holds = max((each.rung for each in found if each.should_hold(budget)), default=-1)
+    fails = min((each.rung for each in found if not each.should_hold(budget)), default=rungs)
     return (holds + fails) // 2 if fails - holds > 1 and len(found) < MOST_SCREENED else None
 
 

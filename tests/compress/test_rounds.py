@@ -59,14 +59,24 @@ RUNGS = ladder(0.8, 0.7, 0.6, 0.5)
 
 def test_a_long_recovery_is_expected_to_leave_its_share_of_the_drop():
     one, gain = screened(2.0, -1.0)
-    assert one.expected_drop == pytest.approx(2.0 * LEFT)
+    assert one.expected.value == pytest.approx(2.0 * LEFT)
     # A gain is not expected to grow or to shrink.
-    assert gain.expected_drop == pytest.approx(-1.0)
+    assert gain.expected.value == pytest.approx(-1.0)
 
 
 def test_more_training_leaves_less():
     assert [left_after(9.0, seconds) for seconds in (0.0, 27.0, 72.0)] == pytest.approx([1.0, 1 / 2, 1 / 3])
     assert left_after(9.0, -5.0) == 1.0  # No time is left.
+
+
+def test_where_to_aim_keeps_the_margin_of_the_decision():
+    """A standard error of 0.4 points: half of it on top of the expected 0.25 and 0.35."""
+    wide = [
+        replace(each, drop=Estimate(value=drop, low=drop - 0.784, high=drop + 0.784, n=100))
+        for each, drop in zip(screened(0.0, 0.0), (1.0, 1.4), strict=True)
+    ]
+    assert [each.expected.value for each in wide] == pytest.approx([0.25, 0.35])
+    assert [each.should_hold(BUDGET) for each in wide] == [True, False]
 
 
 def test_the_boldest_rung_that_should_hold_is_aimed_at():
