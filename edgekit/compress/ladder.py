@@ -32,7 +32,7 @@ MOST_RUNGS = 14
 FASTEST_RATIO = FIRST_RATIO * NEXT_RATIO**MOST_RUNGS
 """The last rung is MOST_RUNGS - 1 steps above the first at most; plans beyond this ratio would be thrown away."""
 TRIED_TOGETHER = 4
-"""Choices of which the joint damage is measured at each step."""
+"""Choices at most of which the joint damage is measured at each step."""
 CLEARLY = 0.9
 """A plan of the knapsack takes the place of one that grew step by step if its damage is less than this share of that
 one's: those have the advantage that each goes on from the weights of the one before."""
@@ -72,8 +72,10 @@ def ladder(
     """Rungs of rising speed, cheapest damage per gain first.
 
     Damages do not add up: a second block of the same stage hurts more than the first. So at each step the few choices
-    that look cheapest alone are tried together with what is taken already, and the one whose joint damage is the least
-    for its gain is taken. The gain is latency; as long as the file is larger than `max_bytes`, it is size.
+    that look cheapest are tried together with what is taken already, and the one whose joint damage is the least for
+    its gain is taken. What a choice was seen to add to fewer others, it adds at least: once one is measured to be
+    cheaper than that says of the others, they are not tried (M. Minoux, *Accelerated Greedy Algorithms for Maximizing
+    Submodular Set Functions*, 1978). The gain is latency; as long as the file is larger than `max_bytes`, it is size.
 
     Args:
         choices: what can be decided; those that gain nothing are left out.
@@ -110,6 +112,26 @@ def ladder(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Try(Generic[A]):
+    """One more choice: what is taken with it, what that gains, and the least damage for it that it may cost."""
+
+    price: float
+    gain: float
+    choice: Choice[A]
+    together: tuple[Choice[A], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken(Generic[A]):
+    """A choice whose joint damage is measured."""
+
+    price: float
+    choice: Choice[A]
+    together: tuple[Choice[A], ...]
+    damage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Book(Generic[A]):
     """The choices, and what is known of the network without them."""
 
@@ -136,14 +158,14 @@ class _Book(Generic[A]):
         taken: tuple[Choice[A], ...] = ()
         plans: list[Rung[A]] = []
         damage, real, due = 0.0, 1.0, self.ms * (1 - 1 / FIRST_RATIO)
+        seen: dict[str, float] = {}
         while not plans or plans[-1].predicted_ratio < FASTEST_RATIO:
             worth = _saved_ms if self.size - _saved_bytes(taken) <= limit else _saved_bytes
-            tries = _promising(self.choices, taken, self.within, worth)
-            if not tries:
+            step = self._cheapest(_promising(self.choices, taken, self.within, worth, seen), damage, seen)
+            if step is None:
                 break
-            before = worth(taken)
-            options = [(self.joint_damage(together), together) for together in tries]
-            damage, taken = min(options, key=lambda each: _price(each[0] - damage, worth(each[1]) - before))
+            damage, taken = step.damage, step.together
+            self._forget(seen, step.choice)
             if self.joint_ms is not None and _saved_ms(taken) >= due:
                 real = max((self.ms - self.joint_ms(taken)) / _saved_ms(taken), LEAST_REAL)
                 due = _saved_ms(taken) + (self.ms - real * _saved_ms(taken)) * (1 - 1 / NEXT_RATIO)
@@ -152,6 +174,26 @@ class _Book(Generic[A]):
             if self.size - _saved_bytes(taken) <= limit and _saved_ms(taken) > 0:
                 plans.append(self.rung(taken, damage, real))
         return plans
+
+    def _cheapest(self, tries: Sequence[_Try[A]], damage: float, seen: dict[str, float]) -> _Taken[A] | None:
+        """The try that adds the least damage for its gain; `seen` is told what each adds."""
+        best: _Taken[A] | None = None
+        for each in tries[:TRIED_TOGETHER]:
+            if best is not None and best.price <= each.price:
+                break
+            found = self.joint_damage(each.together)
+            seen[each.choice.text] = found - damage
+            price = _price(found - damage, each.gain)
+            if best is None or price < best.price:
+                best = _Taken(price=price, choice=each.choice, together=each.together, damage=found)
+        return best
+
+    def _forget(self, seen: dict[str, float], taken: Choice[A]) -> None:
+        """What choices about the same place add was seen without the one that is taken now, whose place they take."""
+        place = {taken.subject, self.within.get(taken.subject)}
+        for choice in self.choices:
+            if place & {choice.subject, self.within.get(choice.subject)} - {None}:
+                seen.pop(choice.text, None)
 
     def filled(self, plans: Sequence[Rung[A]]) -> list[Rung[A]]:
         """One plan for each step in speed: of `plans`, or what the knapsack finds for that step."""
@@ -228,10 +270,11 @@ def _promising(
     taken: tuple[Choice[A], ...],
     within: Mapping[str, str],
     worth: Callable[[Sequence[Choice[A]]], float],
-) -> list[tuple[Choice[A], ...]]:
-    """What is taken with one more choice, for the few choices that look cheapest alone."""
+    seen: Mapping[str, float],
+) -> list[_Try[A]]:
+    """What is taken with one more choice, the cheapest first by what each does alone or was `seen` to add."""
     subjects = {choice.subject: choice for choice in taken}
-    found: list[tuple[float, tuple[Choice[A], ...]]] = []
+    found: list[_Try[A]] = []
     for choice in choices:
         if within.get(choice.subject) in subjects:
             continue
@@ -242,7 +285,8 @@ def _promising(
         together = (*rest, choice)
         gain = worth(together) - worth(taken)
         if gain > 0:
-            damage = choice.damage - sum(each.damage for each in taken if each not in rest)
-            found.append((_price(damage, gain), together))
-    found.sort(key=lambda each: each[0])
-    return [together for _, together in found[:TRIED_TOGETHER]]
+            alone = choice.damage - sum(each.damage for each in taken if each not in rest)
+            damage = max(alone, seen.get(choice.text, alone))
+            found.append(_Try(price=_price(damage, gain), gain=gain, choice=choice, together=together))
+    found.sort(key=lambda each: each.price)
+    return found

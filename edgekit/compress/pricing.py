@@ -28,9 +28,9 @@ from edgekit.workload import Batch, loader
 
 DAMAGE_SAMPLES, FEWEST_SAMPLES = 512, 64
 DAMAGE_BATCH = 128
-DAMAGE_SHARE = 0.15
+DAMAGE_SHARE = 0.1
 """Share of the time budget for damages: large networks under short budgets are judged by fewer samples."""
-TOGETHER = 2
+TOGETHER = 1
 """Plans whose joint damage is measured for each single decision, or somewhat fewer."""
 ORIGINAL = "original"
 MEASURE_S_PER_FILE, LEAST_S_PER_FILE = 0.6, 0.1

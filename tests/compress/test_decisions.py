@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgekit.compress import Budget, Settings
+from edgekit.compress import ladder as steps
 from edgekit.compress.choice import Choice
 from edgekit.compress.finish import Candidate, choose
 from edgekit.compress.ladder import ladder
@@ -175,6 +177,34 @@ def test_damage_is_measured_together_and_not_added_up():
     rungs = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={}, joint_damage=joint)
     assert [[choice.subject for choice in rung.choices] for rung in rungs[:2]] == [["first"], ["first", "other"]]
     assert [rung.damage for rung in rungs] == pytest.approx([0.1, 0.3, 1.41])
+
+
+def test_what_a_choice_was_seen_to_add_spares_measuring_it_again(monkeypatch):
+    """Every choice adds more, the more is gone: the ladder takes what trying all of them at each step would take."""
+    monkeypatch.setattr(steps, "TRIED_TOGETHER", 30)
+    monkeypatch.setattr(steps, "CLEARLY", 0.0)
+    rng = np.random.default_rng(0)
+    weights, gains, calls = rng.uniform(0.5, 2.0, 30), rng.uniform(0.01, 0.03, 30), []
+
+    def joint(taken):
+        calls.append(len(taken))
+        return float(sum(weights[choice.action] for choice in taken) ** 1.2)
+
+    choices = [
+        Choice(action=n, subject=str(n), text=str(n), damage=weights[n] ** 1.2, gain_ms=gain, gain_bytes=1)
+        for n, gain in enumerate(gains)
+    ]
+    rungs = ladder(choices, baseline_ms=1.0, baseline_bytes=100, within={}, joint_damage=joint)
+    tried, taken, order, every = len(calls), (), [], 0
+    while len(taken) < len(choices):
+        rest = [choice for choice in choices if choice not in taken]
+        dearness = [(joint((*taken, choice)) - joint(taken)) / choice.gain_ms for choice in rest]
+        taken = (*taken, rest[int(np.argmin(dearness))])
+        order.append(set(taken))
+        every += len(rest)
+    assert len(rungs) > 3
+    assert all(set(rung.choices) in order for rung in rungs)
+    assert tried < every / 4
 
 
 def test_gains_that_do_not_add_up_make_a_longer_ladder_with_true_speeds():
