@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from edgekit.compress.budget import Budget
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
-from edgekit.compress.screening import Screened
+from edgekit.compress.screening import Screened, left_after
 from edgekit.prune import Action, Coupling, PrunePlan, combine
 from edgekit.stats import Estimate
 from edgekit.validate.behaviour import Figures
@@ -31,7 +32,7 @@ NEAR, FAR = 1.5, 3.0
 0.7 of it (`RECOVERY_EXPONENT`). After a larger one a milder rung is; where there is none to try, a drop up to the
 second figure is still worth the time."""
 REACH = 0.7
-"""Share of the allowed drop up to which a bolder rung is expected to hold: there is less time for it."""
+"""Share of the allowed drop up to which a rung that was not recovered is skipped on the way to a bolder one."""
 AGAIN_RATE = 0.3
 """Share of the learning rate for going on with a rung: most of the way is done."""
 
@@ -112,7 +113,7 @@ def rounds(
         usable = run.left_s - reserve_s
         if usable < MIN_ROUND_SHARE * budget.time_s:
             break
-        spare = (1 - ROUND_SHARE) * usable
+        deadline_s = _round_s(usable, budget)
         rung, number = following.rung, len(done) + 1
         plan = combine(coupling, [choice.action for choice in rungs[rung].choices])
         recovered = recover(
@@ -120,7 +121,7 @@ def rounds(
             f"recovering-round-{number}",
             plan,
             _start(rung, plan, done, screened),
-            deadline_s=usable if spare < LAST_SHARE * budget.time_s else ROUND_SHARE * usable,
+            deadline_s=deadline_s,
             seed=number,
             rate=AGAIN_RATE if following.again else 1.0,
         )
@@ -136,17 +137,30 @@ def rounds(
                 holds=budget.holds(outcome.drop, outcome.changes),
             )
         )
-        following = next_step(done, len(rungs), budget, screened)
+        next_s = _round_s(run.left_s - reserve_s, budget)
+        more = 1 / left_after(next_s, max(deadline_s - next_s, 0.0)) if next_s > 0 else math.inf
+        following = next_step(done, len(rungs), budget, screened, more=more)
     return done
 
 
-def next_step(done: Sequence[Round], rungs: int, budget: Budget, screened: Sequence[Screened] = ()) -> Next | None:
-    """Where the last round points; None where nothing is left that could be better than what holds."""
+def _round_s(usable_s: float, budget: Budget) -> float:
+    """Seconds for a recovery out of those that are left for recoveries and what follows each."""
+    spare = (1 - ROUND_SHARE) * usable_s
+    return usable_s if spare < LAST_SHARE * budget.time_s else ROUND_SHARE * usable_s
+
+
+def next_step(
+    done: Sequence[Round], rungs: int, budget: Budget, screened: Sequence[Screened] = (), *, more: float = 1.0
+) -> Next | None:
+    """Where the last round points; None where nothing is left that could be better than what holds.
+
+    `more` is how many times as large a drop the next recovery leaves, because there is less time for it.
+    """
     last = done[-1]
     held = max((each.rung for each in done if each.holds), default=-1)
     missed = [each.rung for each in done if not each.holds and each.rung > held]
     if last.holds:
-        bolder = min(within_reach(last, rungs, budget, screened), min(missed, default=rungs) - 1)
+        bolder = min(within_reach(last, rungs, budget, screened, more), min(missed, default=rungs) - 1)
         return Next(rung=bolder) if bolder > last.rung else None
     milder = last.rung - 1 if held < 0 else (held + last.rung) // 2
     worth = (NEAR if milder > held else FAR) * max(budget.max_drop or 0.0, 0.1)
@@ -155,11 +169,11 @@ def next_step(done: Sequence[Round], rungs: int, budget: Budget, screened: Seque
     return Next(rung=milder) if milder > held else None
 
 
-def within_reach(last: Round, rungs: int, budget: Budget, screened: Sequence[Screened]) -> int:
+def within_reach(last: Round, rungs: int, budget: Budget, screened: Sequence[Screened], more: float) -> int:
     """The boldest rung that is expected to hold after one that held, and the next one at least.
 
-    A recovery is expected to leave the share of a screened drop that the last one left. Between screened rungs drops
-    are taken to grow by the same factor from each rung to the next.
+    A recovery is expected to leave the share of a screened drop that the last one left, times `more`. Between screened
+    rungs drops are taken to grow by the same factor from each rung to the next.
     """
     drops = {each.rung: each.drop.value for each in screened if each.drop.value > 0}
     known = sorted(drops)
@@ -168,7 +182,7 @@ def within_reach(last: Round, rungs: int, budget: Budget, screened: Sequence[Scr
         return following
     rising = range(last.rung, min(rungs, known[-1] + 1))
     own, *others = np.exp(np.interp(rising, known, np.log([drops[rung] for rung in known])))
-    left = max(budget.cautious(last.outcome.drop), 0.0) / own
+    left = more * max(budget.cautious(last.outcome.drop), 0.0) / own
     holding = [rung for rung, drop in enumerate(others, following) if left * drop <= REACH * budget.max_drop]
     return max(holding, default=following)
 

@@ -137,6 +137,7 @@ def test_bolder_after_a_success_again_after_a_near_miss_milder_after_a_far_one(r
 def test_a_recovery_that_left_little_lets_rungs_be_skipped(drops, left, rung):
     known = [each for each, drop in zip(screened(*[d or 0.0 for d in drops]), drops, strict=True) if drop]
     assert next_step(tried((1, left)), len(RUNGS), BUDGET, known) == Next(rung=rung)
+    assert next_step(tried((1, left / 2)), len(RUNGS), BUDGET, known, more=2.0) == Next(rung=rung)
 
 
 def test_without_a_limit_on_the_drop_everything_is_tried():
