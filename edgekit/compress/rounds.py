@@ -103,8 +103,8 @@ def rounds(
 
     How much of a screened drop the last recovery left tells how bold. After a near miss the same rung is recovered once
     more, more gently; after a far one, or a second one, a milder rung has its turn if there is one that is bolder than
-    what holds already. `judge` exports, quantizes and scores a recovered model on the selection
-    split. `reserve_s` is kept for the final measurements.
+    what holds already. `judge` exports, quantizes and scores a recovered model on the selection split. `reserve_s` is
+    kept for the final measurements.
     """
     done: list[Round] = []
     budget = run.budget
@@ -163,8 +163,9 @@ def next_step(
         bolder = min(within_reach(last, rungs, budget, screened, more), min(missed, default=rungs) - 1)
         return Next(rung=bolder) if bolder > last.rung else None
     milder = last.rung - 1 if held < 0 else (held + last.rung) // 2
-    worth = (NEAR if milder > held else FAR) * max(budget.max_drop or 0.0, 0.1)
-    if last.outcome.drop.value <= worth and missed.count(last.rung) == 1:
+    worth = NEAR if milder > held else FAR
+    near = budget.max_drop is not None and last.outcome.drop.value <= worth * max(budget.max_drop, 0.1)
+    if near and missed.count(last.rung) == 1:
         return Next(rung=last.rung, again=True)
     return Next(rung=milder) if milder > held else None
 
