@@ -97,7 +97,7 @@ def fit(
             then the schedule is stretched over as many steps as fit (`config.epochs` is the most).
         fabric: carries device, ranks and precision instead of the one made here.
         like: how an earlier training of such a network on such data computed (`FitResult.choice`): so does this one,
-            and nothing is measured first. For short trainings that takes longer than they do.
+            and nothing is measured first, which takes a good part of a short training.
         clock: seconds; a parameter for tests.
 
     Raises:
