@@ -292,8 +292,8 @@ PREFACE = """# Compression against the usual ways, at equal wall-clock
 
 Written by `python tools/compression_table.py`, whose help says what each way is. Drops are points on the test split,
 which was scored once; speed is the ratio of medians of one interleaved run, one thread, batch 1; mean ± standard
-deviation over seeds. A negative drop is a gain: `vit_tiny` was trained for four epochs only, and what trains it longest
-is ahead there, with a teacher or without one.
+deviation over seeds. A negative drop is a gain: `vit_tiny` was trained for four epochs only, and goes
+beyond that on labels alone; its teacher holds it back.
 """
 
 

@@ -166,6 +166,7 @@ def distill(
         attention=attention,
         feature_layers=() if not (feature or attention) else tuple(layers or ()) or "auto",
     )
+    kind = augmentation_for(augment, workload.splits.train, task=workload.task, model=taught.model, seed=config.seed)
     asked = [_asked(name, workload) for name in teacher or [config.model]]
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)  # What cannot be written is found before the training.
@@ -173,9 +174,6 @@ def distill(
         scores = [each.score(workload, progress) for each in asked] if pruned is None else []
         weights = [score["metric"]["value"] for score in scores] if teacher_weights == "accuracy" else []
         checkpoint = out.with_name(f".{out.name}.checkpoint")
-        kind = augmentation_for(
-            augment, workload.splits.train, task=workload.task, model=taught.model, seed=config.seed
-        )
         train = _with_unlabelled(workload, unlabelled, taught.model, kind)
         with _remembered(asked, train, taught.model, settings, cache_mb, out) as teachers:
             begin = clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from edgekit.errors import DataError
 from edgekit.tasks import Task
 from edgekit.workload import Stream, isolated, size_of
-from edgekit.workload.loading import collate_of
+from edgekit.workload.loading import collate_of, item_of
 
 Augmentation = Literal["none", "shift", "mirror"]
 AugmentationName = Literal["auto", "none", "shift", "mirror"]
@@ -46,7 +46,8 @@ def augmentation_for(
         seed: of the two looks at the data.
 
     Raises:
-        DataError: `shift` or `mirror` for items that are no images, or whose targets are about places in them.
+        DataError: the data set raised; or `shift` or `mirror` for items that are no images, or whose targets are about
+            places in them.
 
     >>> from edgekit.tasks import classification
     >>> pictures = [(torch.zeros(3, 8, 8), 0), (torch.ones(3, 8, 8), 1)]
@@ -56,7 +57,7 @@ def augmentation_for(
     if name == "none":
         return "none"
     with isolated(seed):
-        item = cast("Any", data)[0]
+        item = item_of(data, 0)
     movable = _is_image(item) and _is_labelled(item, task)
     if name == "auto":
         return "shift" if movable and len(item[0]) in _PICTURES and is_fixed(data, model, seed=seed) else "none"
