@@ -21,6 +21,9 @@ ROUNDS = 3
 """Timed steps of each candidate; one more goes before them, since the first step plans kernels."""
 WORTH = 0.05
 """How much faster a setting must be to be taken instead of a plainer one."""
+HOPELESS = 2.0
+"""How many times the best step so far a setting's may take before it is not measured any further: where a processor has
+no bf16 instructions, such steps are emulated and take minutes for a large network."""
 CROWDED = 0.2
 """How much faster half of the threads must be to be taken: a core that is busy now may be free in a minute."""
 
@@ -37,8 +40,12 @@ def choose(
 ) -> Choice:
     """Time a few steps of each setting left open, interleaved, on copies of `model`, and take the fastest.
 
-    fp32 and contiguous is the plainest; another setting must be 5 % faster and give a finite loss. `precision` fixes
-    what the caller's Fabric carries. On the CPU threads are halved for as long as that makes the steps a fifth faster.
+    fp32 and contiguous is the plainest; another setting must run (LSTMs in bf16 do not on every processor), be 5 %
+    faster and give a finite loss. `precision` fixes what the caller's Fabric carries. On the CPU threads are halved for
+    as long as that makes the steps a fifth faster.
+
+    Raises:
+        RuntimeError: PyTorch's, if the plainest setting does not run.
     """
     given = None if config.threads == "auto" else config.threads
     with on_threads(given):
@@ -63,15 +70,10 @@ def _measured(
         fetch_s.append(clock() - begin)
     candidates = _candidates(config, batches[0], precision)
     trials = [_Trial(model, objective, device, precision=kind, channels_last=layout) for kind, layout in candidates]
-    times: list[list[float]] = [[] for _ in trials]
-    for batch in batches:
-        for trial, seconds in zip(trials, times, strict=True):
-            begin = clock()
-            trial.step(batch)
-            seconds.append(clock() - begin)
+    times = _timed(trials, batches, clock)
     best, best_s = 0, min(times[0][1:])
     for index in range(1, len(trials)):
-        fastest = min(times[index][1:])
+        fastest = min(times[index][1:], default=math.inf)
         if trials[index].finite and (fastest < best_s * (1 - WORTH) or not trials[best].finite):
             best, best_s = index, fastest
     if threads is None and device.type == "cpu":
@@ -86,6 +88,27 @@ def _measured(
         step_s=best_s + (load_s if workers == 0 else 0.0),
         threads=threads,
     )
+
+
+def _timed(trials: Sequence[_Trial], batches: Sequence[Batch], clock: Callable[[], float]) -> list[list[float]]:
+    """Seconds of each trial's steps, interleaved; fewer of one that does not run or is far behind."""
+    times: list[list[float]] = [[] for _ in trials]
+    left = list(range(len(trials)))
+    for batch in batches:
+        for index in tuple(left):
+            begin = clock()
+            try:
+                trials[index].step(batch)
+            except RuntimeError:
+                if index == 0:
+                    raise
+                trials[index].finite = False
+                left.remove(index)
+                continue
+            times[index].append(clock() - begin)
+        known = [min(times[index][1:], default=math.inf) for index in left]
+        left = [index for index, s in zip(left, known, strict=True) if index == 0 or not s > HOPELESS * min(known)]
+    return times
 
 
 @contextmanager

@@ -23,6 +23,21 @@ class Machine:
         return self.objective(model, batch)
 
 
+class Processor:
+    """Steps take as long as `step_s` says of a precision; those it does not know do not run."""
+
+    def __init__(self, objective, step_s):
+        self.objective, self.step_s, self.now, self.steps = objective, step_s, 0.0, []
+
+    def __call__(self, model, batch):
+        kind = "bf16" if torch.is_autocast_enabled("cpu") else "fp32"
+        self.steps.append(kind)
+        if kind not in self.step_s:
+            raise RuntimeError("could not create a primitive descriptor")
+        self.now += self.step_s[kind]
+        return self.objective(model, batch)
+
+
 @pytest.fixture(autouse=True)
 def four_threads():
     before = torch.get_num_threads()
@@ -33,8 +48,8 @@ def four_threads():
 
 @pytest.fixture
 def chosen(net, blobs, objective):
-    def choice_on(step_s, **changes):
-        machine = Machine(objective, step_s)
+    def choice_on(step_s, kind=Machine, **changes):
+        machine = kind(objective, step_s)
         given = {"epochs": 1, "batch_size": 16, "precision": "fp32", "channels_last": False, "workers": 0, **changes}
         stream = Stream(blobs, net, batch_size=16, shuffle=True, seed=0, drop_last=True)
         found = choose(net, stream, machine, FitConfig(**given), torch.device("cpu"), clock=lambda: machine.now)
@@ -65,6 +80,28 @@ def test_a_number_that_is_given_is_not_measured(chosen):
     found, steps = chosen({4: 1.0, 3: 5.0, 2: 0.1, 1: 0.1}, threads=3)
     assert (found.threads, found.step_s) == (3, 5.0)
     assert steps == [3] * 4
+
+
+@pytest.mark.parametrize(
+    ("step_s", "precision", "steps"),
+    [
+        ({"fp32": 1.0, "bf16": 0.5}, "bf16", 4),
+        ({"fp32": 1.0, "bf16": 0.97}, "fp32", 4),
+        ({"fp32": 1.0, "bf16": 1.9}, "fp32", 4),
+        ({"fp32": 1.0, "bf16": 2.1}, "fp32", 2),  # Emulated: one step to warm up and one that tells.
+        ({"fp32": 1.0}, "fp32", 1),  # oneDNN has no LSTM in bf16 for processors without AVX-512.
+    ],
+)
+def test_bf16_is_left_where_it_is_emulated_or_does_not_run(chosen, step_s, precision, steps):
+    found, run = chosen(step_s, kind=Processor, precision="auto", threads=4)
+    assert (found.precision, found.step_s) == (precision, pytest.approx(step_s[precision]))
+    assert run.count("bf16") == steps
+    assert run.count("fp32") == 4
+
+
+def test_a_precision_that_was_asked_for_and_does_not_run_says_why(chosen):
+    with pytest.raises(RuntimeError, match="primitive descriptor"):
+        chosen({"fp32": 1.0}, kind=Processor, precision="bf16")
 
 
 def test_a_training_runs_on_the_chosen_threads_and_leaves_no_trace(net, blobs, objective):
