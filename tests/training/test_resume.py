@@ -105,20 +105,27 @@ def test_kill_9_and_the_same_call_again_end_with_the_same_bits(tmp_path, request
 
 
 def test_a_deadlines_number_of_steps_survives_an_interruption(net, blobs, objective, tmp_path):
-    path, calls = tmp_path / "fit.pt", []
+    path = tmp_path / "fit.pt"
 
-    def stops(model, batch):
-        calls.append(1)
-        if len(calls) == 60:
-            raise StoppedError
-        return objective(model, batch)
+    def run(*, stop_at):
+        calls = []
 
-    settings = FitConfig(**{**SETTINGS, "epochs": 500})
+        def takes_a_millisecond(model, batch):
+            calls.append(1)
+            if len(calls) == stop_at:
+                raise StoppedError
+            return objective(model, batch)
+
+        settings = FitConfig(**{**SETTINGS, "epochs": 500})
+        clock = {"deadline_s": 1.0, "clock": lambda: len(calls) / 1000}
+        return fit(net, blobs, takes_a_millisecond, settings, checkpoint=path, **clock)
+
     with pytest.raises(StoppedError):
-        fit(net, blobs, stops, settings, checkpoint=path, deadline_s=10.0)
-    pace = torch.load(path, weights_only=True)["pace"]
-    resumed = fit(net, blobs, objective, settings, checkpoint=path, deadline_s=1e9, clock=lambda: 0.0)
-    assert resumed.steps == pace["steps"]
+        run(stop_at=400)
+    saved = torch.load(path, weights_only=True)
+    assert saved["paced"]
+    assert saved["pace"]["steps"] == pytest.approx(1000, rel=0.1)
+    assert run(stop_at=None).steps == saved["pace"]["steps"]
 
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(net, blobs, objective, tmp_path):
