@@ -104,21 +104,29 @@ def _quantize_value(
 
 
 class _Constants:
-    """Quantized constants of a graph; zero points, which are all zero, are one constant for each size and type."""
+    """Quantized constants of a graph, with zero points that are all zero.
+
+    Biases of one size share theirs. Weights do not: session.x64quantprecision makes ONNX Runtime (1.32) replace the
+    zero point of each 8-bit weight, and it refuses a file in which two of them share it.
+    """
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self._zeros: dict[tuple[str, int], ir.Value] = {}
+        self._zeros: dict[int, ir.Value] = {}
 
     def dequantized(self, node: ir.Node, stem: str, integers: np.ndarray, scales: np.ndarray, axis: int) -> ir.Value:
         """The value scales * integers (scales along `axis`) in front of `node`."""
         graph, kind = self.graph, integers.dtype
-        key = (str(kind), len(scales))
-        if key not in self._zeros:
-            self._zeros[key] = initializer(graph, f"zeros.{kind}.{len(scales)}", np.zeros(scales.shape, kind))
+        if kind == np.int8:
+            zero = initializer(graph, f"{stem}.zero_point", np.zeros(scales.shape, kind))
+        else:
+            size = len(scales)
+            if size not in self._zeros:
+                self._zeros[size] = initializer(graph, f"zeros.{kind}.{size}", np.zeros(scales.shape, kind))
+            zero = self._zeros[size]
         stored = initializer(graph, f"{stem}.{kind}", integers)
         scale = initializer(graph, f"{stem}.scale", scales.astype(np.float32))
-        dequantize = ir.node("DequantizeLinear", [stored, scale, self._zeros[key]], {"axis": axis})
+        dequantize = ir.node("DequantizeLinear", [stored, scale, zero], {"axis": axis})
         dequantize.outputs[0].name = f"{stored.name}_real"
         graph.insert_before(node, dequantize)
         return dequantize.outputs[0]
