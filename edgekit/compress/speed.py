@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.compress.settings import Settings
+from edgekit.device.environment import processor
 from edgekit.profiling import error_of
 from edgekit.profiling.book import CostBook
 from edgekit.progress import Progress, silent
@@ -21,11 +22,15 @@ WARMUP_SHARE, LONGEST_WARMUP_S = 0.25, 0.2
 class Here:
     """This machine is the device: files are timed against each other."""
 
-    key: Mapping[str, Any] = {}
     predicts = False
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings, self.progress = settings, progress
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """What stages that depend on the device are kept under: a run that moves to another machine measures again."""
+        return {"processor": processor()}
 
     def ms(self, files: Mapping[str, bytes], feeds: Feeds, *, time_s: float, tell: bool = True) -> dict[str, float]:
         """Milliseconds of one sample for each file, in one interleaved run, whose progress is told or not.

@@ -82,12 +82,19 @@ class MeasuredCosts:
         )
 
     @property
+    def isa_target(self) -> str | None:
+        """Which int8 file suits the device, as `environment.isa_target` names it; None before anything was measured."""
+        return self.conditions[0]["before"].get("isa_target") if self.conditions else None
+
+    @property
     def device(self) -> tuple[str, ...]:
         """What has to be the same for costs to be of one device."""
         about = self.conditions[0]["before"] if self.conditions else {}
         cpu, versions = about.get("cpu", {}), about.get("versions", {})
         runtime = versions.get("onnxruntime") or versions.get("onnxruntime-gpu")
-        return (str(cpu.get("model")), f"onnxruntime {runtime}", self.provider, f"{self.threads} thread(s)")
+        # A virtual machine's processor may be called the same with and without VNNI.
+        named = f"{cpu.get('model')} ({self.isa_target})"
+        return (named, f"onnxruntime {runtime}", self.provider, f"{self.threads} thread(s)")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""

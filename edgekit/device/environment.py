@@ -109,6 +109,15 @@ def cpu_model() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+def processor() -> str:
+    """This processor by name and by what it runs: a virtual one may be called the same with and without VNNI.
+
+    >>> processor().endswith(f"({isa_target()})")
+    True
+    """
+    return f"{cpu_model()} ({isa_target()})"
+
+
 def usable_cores() -> int:
     """How many cores this process may use; a container or an affinity mask may leave it fewer than there are."""
     if hasattr(os, "sched_getaffinity"):

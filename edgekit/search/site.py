@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgekit.choices import Option, choosing, replaying
+from edgekit.device.environment import processor
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.errors import EdgekitError, QuantizeError, TrainingError, WorkloadError
 from edgekit.export import Exported, export, mac_count, parameter_count
@@ -427,7 +428,7 @@ class Site:
 
     @property
     def _device_key(self) -> dict[str, Any]:
-        return {} if self.book is None else dict(self.book.key)
+        return {"processor": processor()} if self.book is None else dict(self.book.key)
 
     def _exported(self, model: nn.Module, path: Path) -> Exported:
         return export(

@@ -42,3 +42,13 @@ def test_a_file_is_as_fast_as_its_paired_ratio_to_the_baseline_says(table):
     found = speed.Here(Settings(), silent).ms({"base": b"", "twice": b"", "three times": b""}, {}, time_s=1.0)
     assert found == pytest.approx({"base": 2.0, "twice": 1.0, "three times": 2 / 3})
     assert table["baseline"] == "base"
+
+
+def test_what_was_measured_counts_on_a_processor_of_the_same_name_and_instructions(monkeypatch):
+    here = speed.Here(Settings(), silent)
+    keys = []
+    for isa in ("x86-vnni", "x86-avx2"):
+        monkeypatch.setattr("edgekit.device.environment.isa_target", lambda isa=isa: isa)
+        keys.append(here.key)
+    assert keys[0] != keys[1]
+    assert here.key == keys[1]

@@ -12,8 +12,9 @@ from edgekit.errors import EdgekitError
 ROW = Measured(us=2.0, low=1.5, high=2.5, n=9)
 
 
-def costs(measured, *, cpu="a CPU", threads=1, failed=None):
-    about = {"cpu": {"model": cpu, "governor": "performance"}, "versions": {"onnxruntime": "1.30"}}
+def costs(measured, *, cpu="a CPU", isa="x86-vnni", threads=1, failed=None):
+    cpu = {"model": cpu, "governor": "performance"}
+    about = {"cpu": cpu, "isa_target": isa, "versions": {"onnxruntime": "1.30"}}
     return MeasuredCosts(
         threads=threads,
         provider="cpu",
@@ -37,10 +38,15 @@ def test_merging_keeps_all_and_the_later_wins():
     assert len(merged.conditions) == 2
 
 
-@pytest.mark.parametrize("other", [{"cpu": "another"}, {"threads": 2}])
+@pytest.mark.parametrize("other", [{"cpu": "another"}, {"isa": "x86-avx2"}, {"threads": 2}])
 def test_those_of_another_device_are_refused(other):
     with pytest.raises(EdgekitError, match="measured on"):
         costs({"a": ROW}).merge(costs({"b": ROW}, **other))
+
+
+def test_they_say_which_files_the_device_runs():
+    assert costs({}, isa="arm64").isa_target == "arm64"
+    assert MeasuredCosts(threads=1, provider="cpu", measured={}).isa_target is None
 
 
 @pytest.mark.parametrize(
