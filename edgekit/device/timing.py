@@ -59,6 +59,11 @@ def time_graphs(
         known.merge(here)  # Refused where it is of another device.
         costs = known
     progress(progress_of(graphs, costs))
+    if not graphs:
+        # Costs of nothing say at least what device this is.
+        about = describe()
+        costs = costs.merge(replace(costs, measured={}, conditions=({"before": about, "after": about},)))
+        keep(costs)
     for sweep in range(SWEEPS):
         rest = [each for each in graphs if sweeps_of(each, costs) <= sweep]
         for start in range(0, len(rest), BATCH):

@@ -13,7 +13,7 @@ from edgekit.device.request import Timed, read_request, write_request
 from edgekit.errors import EdgekitError
 from edgekit.profiling.piece import Piece, graphs, pieces
 from edgekit.profiling.prediction import Prediction, predict
-from edgekit.profiling.remote import time_graphs_on
+from edgekit.profiling.remote import describe_on, time_graphs_on
 from edgekit.progress import Progress, silent
 from edgekit.store import locking
 
@@ -29,6 +29,30 @@ def check_host(host: str | None, costs: str | None) -> None:
     """
     if host is not None and costs is None:
         raise EdgekitError(f"got {host} without --costs", where="--on", rule="a file that keeps what was timed there")
+
+
+def target_of(costs: Path | None, host: str | None, *, python: str = "python3", threads: int = 1) -> str | None:
+    """The kind of CPU that a device has, as `edgekit.device.isa_target` names it; None where no device is spoken of.
+
+    A host whose costs are not kept yet is asked, and its answer is what the file of costs begins with.
+
+    Args:
+        costs: the file of costs.
+        host: `user@host`.
+        python: its interpreter.
+        threads: that the costs are for.
+
+    Raises:
+        UnreachableError: the host does not answer.
+        EdgekitError: the file is none of costs.
+    """
+    if costs is None:
+        return None
+    known = load_costs(costs) if costs.exists() else None
+    if known is None and host is not None:
+        known = describe_on(host, python=python, threads=threads)
+        known.save(costs)
+    return None if known is None else known.isa_target
 
 
 class CostBook:

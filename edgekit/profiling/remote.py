@@ -120,13 +120,27 @@ def time_graphs_on(
             lost += 1
             time.sleep(pause_s)
         elif code:
-            raise UnreachableError(
-                f"ssh ended with {code}: {said or 'it said nothing'}",
-                where=host,
-                rule="an ssh login without a password, and Python 3.11 with numpy and onnxruntime",
-                way_out=f"try `ssh -o BatchMode=yes {host} {python} -c 'import onnxruntime'`; "
-                "the same command goes on where this one stopped",
-            )
+            raise _failed(host, python, code, said)
+
+
+def describe_on(host: str, *, python: str = "python3", threads: int = 1) -> MeasuredCosts:
+    """The costs of nothing on another machine: their conditions tell what it is.
+
+    Raises:
+        UnreachableError: no connection comes about, or the other side fails.
+        EdgekitError: the host's name is none, or ssh is not installed.
+    """
+    _check_host(host)
+    found: list[MeasuredCosts] = []
+    where = f"answer of {host}"
+
+    def take(line: bytes) -> None:
+        found.append(MeasuredCosts.from_dict(parse(line, where), where))
+
+    code, said = _converse(host, [python, "-c", BOOTSTRAP, "--threads", str(threads)], _payload([]), take)
+    if code or not found:
+        raise _failed(host, python, code, said)
+    return found[-1]
 
 
 def light_rooms() -> bytes:
@@ -156,6 +170,16 @@ def _check_host(host: str) -> None:
             rule="the system's own ssh",
             way_out="install OpenSSH's client; or make a --request, copy it, run `python -m edgekit.device profile`",
         )
+
+
+def _failed(host: str, python: str, code: int, said: str) -> UnreachableError:
+    return UnreachableError(
+        f"ssh ended with {code}: {said or 'it said nothing'}",
+        where=host,
+        rule="an ssh login without a password, and Python 3.11 with numpy and onnxruntime",
+        way_out=f"try `ssh -o BatchMode=yes {host} {python} -c 'import onnxruntime'`; "
+        "the same command goes on where this one stopped",
+    )
 
 
 def _payload(graphs: Sequence[Timed]) -> bytes:

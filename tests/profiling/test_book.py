@@ -10,7 +10,7 @@ from edgekit.device.request import read_request
 from edgekit.device.timing import time_graphs
 from edgekit.errors import EdgekitError
 from edgekit.profiling import pieces, predict
-from edgekit.profiling.book import CostBook
+from edgekit.profiling.book import CostBook, target_of
 
 
 def network(width):
@@ -49,6 +49,23 @@ def there(monkeypatch):
 
     monkeypatch.setattr("edgekit.profiling.book.time_graphs_on", time_graphs_on)
     return asked
+
+
+def test_a_device_that_is_elsewhere_says_what_files_it_runs(tmp_path, monkeypatch):
+    """By its costs, or by itself where there are none yet; it is asked once."""
+    asked, path = [], tmp_path / "costs.json"
+
+    def describe_on(host, *, python, threads):
+        asked.append((host, python, threads))
+        about = {"isa_target": "arm64"}
+        return MeasuredCosts(threads=threads, provider="cpu", measured={}, conditions=({"before": about},))
+
+    monkeypatch.setattr("edgekit.profiling.book.describe_on", describe_on)
+    assert target_of(None, None) is None
+    assert target_of(path, None) is None
+    assert target_of(path, "pi@device", python="py", threads=2) == "arm64"
+    assert target_of(path, "pi@device") == target_of(path, None) == "arm64"
+    assert asked == [("pi@device", "py", 2)]
 
 
 def test_a_request_holds_what_is_missing_of_all_networks_so_far(book, tmp_path):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device import timing
-from edgekit.errors import EdgekitError
+from edgekit.device import isa_target, timing
+from edgekit.errors import EdgekitError, UnreachableError
 from edgekit.profiling import graphs, pieces, remote
-from edgekit.profiling.remote import light_rooms, time_graphs_on
+from edgekit.profiling.remote import describe_on, light_rooms, time_graphs_on
 from tests.profiling.conftest import residual
 
 FAKE = """#!{python}
@@ -122,6 +122,20 @@ def test_a_connection_that_never_comes_about_is_told(fake_ssh, network):
     with pytest.raises(EdgekitError, match="No route to host"):
         run("nowhere", network)
     assert len(log.read_text().splitlines()) == remote.ATTEMPTS
+
+
+def test_a_device_says_what_it_is_without_timing_anything(fake_ssh, there):
+    fake_ssh(RUNS)
+    found = describe_on("device", python=sys.executable, threads=3)
+    assert (found.isa_target, found.threads, found.measured) == (isa_target(), 3, {})
+    assert list(there.iterdir()) == []
+
+
+@pytest.mark.parametrize("ends_with", [0, 255])
+def test_a_device_that_does_not_say_what_it_is_is_told(fake_ssh, ends_with):
+    fake_ssh(f"sys.stdin.buffer.read(); print('No route to host', file=sys.stderr); sys.exit({ends_with})")
+    with pytest.raises(UnreachableError, match="No route to host"):
+        describe_on("nowhere")
 
 
 def test_a_fault_over_there_is_told_once(fake_ssh, network):

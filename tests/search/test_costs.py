@@ -139,6 +139,10 @@ def test_the_table_says_for_which_device(project, tmp_path, monkeypatch, capsys)
     def time_graphs_on(_host, graphs, *, keep, known, threads, **_):
         return time_graphs(graphs, keep=keep, known=known, threads=threads, time_s=0.2)
 
+    def describe_on(_host, *, threads, **_):
+        return time_graphs((), keep=lambda _: None, threads=threads)
+
+    monkeypatch.setattr("edgekit.profiling.book.describe_on", describe_on)
     monkeypatch.setattr("edgekit.profiling.book.time_graphs_on", time_graphs_on)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
