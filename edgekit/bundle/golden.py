@@ -13,6 +13,7 @@ from edgekit.device.golden import Golden
 from edgekit.device.model import max_difference, preprocessing_difference
 from edgekit.device.processing import Preprocessing, Vocabulary, prepared
 from edgekit.device.session import open_session
+from edgekit.device.variants import exact_config
 from edgekit.errors import BundleError
 from edgekit.spec import Feeds, IOSpec
 
@@ -26,7 +27,12 @@ ASSUMED_ELSE = 0.25
 
 
 def record_golden(
-    model: Path, inputs: Iterable[Feeds], *, raw: Sequence[np.ndarray | str] = (), threads: int = 1
+    model: Path,
+    inputs: Iterable[Feeds],
+    *,
+    raw: Sequence[np.ndarray | str] = (),
+    target: str = "any",
+    threads: int = 1,
 ) -> tuple[Golden, ...]:
     """Run the reference file on the CPU and keep what went in and what came out.
 
@@ -35,6 +41,7 @@ def record_golden(
         inputs: samples, each as inputs by name.
         raw: what each sample's inputs came from, where the bundle has preprocessing: images uint8 [H, W, 3] or [H, W],
             recordings float32 [n], or texts.
+        target: the kind of CPU that the file is for: on another kind it answers as on its own.
         threads: intra-op threads.
 
     Raises:
@@ -45,7 +52,7 @@ def record_golden(
         raise BundleError(
             f"{len(raw)} raw samples for {len(samples)} inputs", where="record_golden", rule="one for each sample"
         )
-    session = open_session(model, threads=threads)
+    session = open_session(model, threads=threads, config=exact_config(target))
     names = [output.name for output in session.get_outputs()]
     return tuple(
         Golden(

@@ -41,6 +41,7 @@ from edgekit.device.processing import (
 )
 from edgekit.device.processing.classification import Scores
 from edgekit.device.session import PROVIDERS, open_session, runtime
+from edgekit.device.variants import exact_config
 from edgekit.device.verify import open_bundle
 from edgekit.errors import BundleError, ProviderError, did_you_mean
 from edgekit.spec import IOSpec
@@ -230,7 +231,10 @@ def _sessions(data: bytes, variant: Variant, where: str) -> tuple[Any, ...]:
     if PROVIDERS[variant.provider] not in runtime().get_available_providers():
         return ()
     try:
-        return tuple(open_session(data, provider=variant.provider, optimize=optimize) for optimize in (True, False))
+        told = exact_config(variant.target)
+        return tuple(
+            open_session(data, provider=variant.provider, optimize=each, config=told) for each in (True, False)
+        )
     except ProviderError:
         if variant.provider == "cpu":
             raise

@@ -17,8 +17,10 @@ from edgekit.compress.explaining import explanations
 from edgekit.compress.operators import operators
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
+from edgekit.compress.settings import Settings
 from edgekit.compress.stages import File, quantized_file
-from edgekit.device.environment import describe
+from edgekit.device.environment import describe, isa_target
+from edgekit.quantize.targets import target_here
 from edgekit.report import ProviderRow, Report, StageRow, Verdict, card, facts_of, without_pictures
 from edgekit.search import Member, Point, front
 from edgekit.stats import Estimate
@@ -211,6 +213,7 @@ def _final(run: Run, files: Sequence[File], chosen: File) -> dict[str, Any]:
             workload.task,
             spec=files[0].spec,
             baseline=files[0].stage,
+            target=settings.target,
             threads=settings.threads,
             time_s=_latency_time_s(run),
             seed=settings.seed,
@@ -261,6 +264,7 @@ def _behaviour(run: Run, original: File, chosen: File, found: Validation) -> Beh
             workload.task,
             inputs,
             time_s=_robustness_time_s(run),
+            target=settings.target,
             threads=settings.threads,
             progress=run.progress,
         )
@@ -328,7 +332,7 @@ def _float_file(files: Sequence[File], chosen: Candidate) -> File:
 def _providers(run: Run, source: File) -> tuple[File | None, list[ProviderRow]]:
     """What became of each provider; for CUDA an fp16 file of the chosen network, measured where that can be."""
     workload, settings = run.workload, run.settings
-    rows = [ProviderRow(provider="cpu", status="measured: the table above")]
+    rows = [ProviderRow(provider="cpu", status=measured_on_cpu(settings))]
     if "cuda" not in settings.providers:
         return None, rows
     half = quantized_file(run, f"{source.stage}-fp16", source, target="cuda")
@@ -350,6 +354,17 @@ def _providers(run: Run, source: File) -> tuple[File | None, list[ProviderRow]]:
         ProviderRow(provider=row.provider, status=f"measured: {row.file}", detail=row.to_dict()) for row in found.rows
     ]
     return half, rows
+
+
+def measured_on_cpu(settings: Settings) -> str:
+    """Where the CPU's rows are, and whether their latencies are those of the device.
+
+    >>> measured_on_cpu(Settings())
+    'measured: the table above'
+    """
+    elsewhere = settings.costs is None and settings.target != target_here()
+    told = f"; latencies are those of this {isa_target()} processor, not of one that {settings.target} files are for"
+    return f"measured: the table above{told if elsewhere else ''}"
 
 
 def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, source: File, report: Report) -> None:

@@ -65,7 +65,7 @@ class Ladder:
             source,
             feeds,
             folder,
-            judge=lambda path: self._judged(path, first.spec),
+            judge=lambda path: self._judged(path, first.spec, first.plan.target),
             enough=enough,
             train=train if self.trains else None,
             time_s=time_s,
@@ -73,21 +73,24 @@ class Ladder:
             progress=self.progress,
         )
 
-    def _judged(self, path: Path, spec: IOSpec) -> Judged:
+    def _judged(self, path: Path, spec: IOSpec, target: str) -> Judged:
         task = self.workload.task
-        found = score_on_selection(self.workload, path, spec, self.settings, self.progress)
+        found = score_on_selection(self.workload, path, spec, self.settings, self.progress, target=target)
         figures = figures_of(self.reference, found, task, seed=self.settings.seed) if self.gates else Figures()
         drop = compare(found, self.reference, task).drop
         return Judged(self.gates.excess(figures, margin=self.margin), self.cautious(drop))
 
 
-def score_on_selection(workload: Workload, path: Path, spec: IOSpec, settings: Settings, progress: Progress) -> Score:
-    """Score any file on the selection split in ONNX Runtime."""
+def score_on_selection(
+    workload: Workload, path: Path, spec: IOSpec, settings: Settings, progress: Progress, *, target: str
+) -> Score:
+    """Score any file on the selection split in ONNX Runtime, as on the kind of CPU that it is for."""
     return score(
         path,
         workload.splits.selection,
         workload.task,
         spec=spec,
+        target=target,
         threads=settings.threads,
         seed=settings.seed,
         progress=progress,

@@ -155,7 +155,8 @@ def selection_score(run: Run, file: File) -> Score:
     """Score a file on the selection split in ONNX Runtime, or take the score that is there."""
 
     def make(folder: Path) -> None:
-        score_on_selection(run.workload, file.path, file.spec, run.settings, run.progress).save(folder)
+        target = run.settings.target
+        score_on_selection(run.workload, file.path, file.spec, run.settings, run.progress, target=target).save(folder)
 
     return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.device.session import open_session
+from edgekit.device.variants import exact_config
 from edgekit.quantize.applying import apply_plan
 from edgekit.quantize.calibration import samples_in
 from edgekit.quantize.plan import QuantPlan
@@ -51,7 +52,7 @@ class Trials:
     def of(self, plan: QuantPlan) -> Trial:
         """Write the file of a plan, and judge it."""
         apply_plan(self.model, plan, self.path)
-        had = outputs_of_file(self.path, self.judges, optimize=plan.target not in NO_CPU)
+        had = outputs_of_file(self.path, self.judges, plan.target)
         return Trial(plan, self.path.read_bytes(), _sqnr_db(self.wanted, had))
 
 
@@ -90,18 +91,22 @@ def held_back(stream: Iterable[Feeds], spec: IOSpec) -> tuple[list[Feeds], Itera
     return (judges, _Without(stream, frozenset(skipped))) if judges else (first, stream)
 
 
-def sqnr_db(reference: Path, candidate: Path, batches: Sequence[Feeds], *, optimize: bool = True) -> float:
+def sqnr_db(reference: Path, candidate: Path, batches: Sequence[Feeds], target: str = "any") -> float:
     """Signal to quantization noise over all outputs, in decibels; 200 where there is no noise.
 
-    10 log10 of the power of the reference's outputs over the power of the difference. A file for another device than
-    the CPU is run as it is written, without ONNX Runtime's optimizations for the CPU (`optimize=False`).
+    10 log10 of the power of the reference's outputs over the power of the difference; `candidate` is for `target`.
     """
-    return _sqnr_db(outputs_of_file(reference, batches), outputs_of_file(candidate, batches, optimize=optimize))
+    return _sqnr_db(outputs_of_file(reference, batches), outputs_of_file(candidate, batches, target))
 
 
-def outputs_of_file(path: Path, batches: Sequence[Feeds], *, optimize: bool = True) -> list[np.ndarray]:
-    """All outputs for all batches, one after the other; `optimize` as for `sqnr_db`."""
-    session = open_session(path, threads=0, optimize=optimize)
+def outputs_of_file(path: Path, batches: Sequence[Feeds], target: str = "any") -> list[np.ndarray]:
+    """All outputs for all batches, one after the other, as a device of the kind `target` gives them.
+
+    A file for another device than the CPU is run as it is written, without ONNX Runtime's optimizations for the CPU;
+    one for another CPU without the instructions that would overflow here and not there.
+    """
+    optimize, config = target not in NO_CPU, exact_config(target)
+    session = open_session(path, threads=0, optimize=optimize, config=config)
     return [array for feeds in batches for array in session.run(None, dict(feeds))]
 
 

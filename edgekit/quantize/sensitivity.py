@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgekit.device.profile import DeviceProfile, shipped_profile
 from edgekit.device.session import open_session
+from edgekit.device.variants import exact_config
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize.costs import Costs
 from edgekit.quantize.layout import wired
@@ -89,14 +90,14 @@ def sensitivities(
     source = prepared(model, plan)
     everything = static_nodes(source.graph, plan)
     costs = Costs(profile or shipped_profile(plan.target))
-    wanted = _outputs(source, batches)
+    wanted = _outputs(source, batches, "any")
     fused = {name: str(follower.name) for name, follower in wired(source.graph, everything, plan.target).fused.items()}
 
     def error(nodes: Collection[str]) -> float:
         twin = source.clone()
         # The shifts undo what layers in front do, too: they belong to the whole plan.
         insert(twin, wired(twin.graph, nodes, plan.target), replace(plan, bias_shift={}))
-        return _error(_outputs(twin, batches), wanted)
+        return _error(_outputs(twin, batches, plan.target), wanted)
 
     def lost_us(names: Collection[str]) -> float:
         moved = [node for node in source.graph if node.name in names]
@@ -143,8 +144,8 @@ def _makers(node: ir.Node, int8: Collection[str]) -> set[str]:
     return found
 
 
-def _outputs(model: ir.Model, batches: Sequence[Feeds]) -> list[np.ndarray]:
-    session = open_session(ir.to_proto(model).SerializeToString(), threads=0)
+def _outputs(model: ir.Model, batches: Sequence[Feeds], target: str) -> list[np.ndarray]:
+    session = open_session(ir.to_proto(model).SerializeToString(), threads=0, config=exact_config(target))
     made = [array for feeds in batches for array in session.run(None, dict(feeds))]
     return [array.astype(np.float64) for array in made if np.issubdtype(array.dtype, np.floating)]
 

@@ -11,13 +11,16 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.device.session import open_session
+from edgekit.device.variants import exact_config
 from edgekit.errors import QuantizeError
 from edgekit.quantize.graph import load
 from edgekit.quantize.kernels import MOVERS, is_int8, kernels_of
 from edgekit.spec import Feeds
 
 
-def steps_apart(path: Path, feeds: Feeds, *, accumulated: bool = False, threads: int = 1) -> dict[str, int]:
+def steps_apart(
+    path: Path, feeds: Feeds, *, target: str = "any", accumulated: bool = False, threads: int = 1
+) -> dict[str, int]:
     """By how many quantization steps each 8-bit value of a file differs between simulation and kernels, at most.
 
     The simulation is the file as it is written: optimizations off, so that every operator runs in fp32 between its
@@ -29,6 +32,8 @@ def steps_apart(path: Path, feeds: Feeds, *, accumulated: bool = False, threads:
     Args:
         path: a file with QuantizeLinear nodes. One without any (dynamic int8, fp16, weights only) gives an empty dict.
         feeds: one batch of inputs; all its 8-bit values are held in memory, twice.
+        target: the kind of CPU that the file is for: kernels compute as they do there, as far as ONNX Runtime can be
+            told to; `any` asks what they do here.
         accumulated: both sides run from the inputs on, so that differences add up along the network: a rounded tie in
             an early layer moves whatever comes after it. By default every kernel is given the integers of the
             simulation, and answers for itself alone.
@@ -50,12 +55,13 @@ def steps_apart(path: Path, feeds: Feeds, *, accumulated: bool = False, threads:
     with tempfile.TemporaryDirectory(prefix="edgekit-simulation-") as folder:
         file = Path(folder) / "exposed.onnx"
         ir.save(model, file)
-        simulated = _run(file, values, feeds, threads=threads, optimize=False)
+        simulated = _run(file, values, feeds, threads=threads, optimize=False, told={})
         if not accumulated:
             feeds = {**feeds, **_cut(model, quantizers, simulated)}
             ir.save(model, file)
         _check_kernels(path, file, dtype)
-        integers = _run(file, values, feeds, threads=threads, optimize=True, dtype=dtype)
+        told = exact_config(target)
+        integers = _run(file, values, feeds, threads=threads, optimize=True, dtype=dtype, told=told)
     return {
         value: int(np.abs(simulated[value].astype(np.int32) - integers[value].astype(np.int32)).max(initial=0))
         for value in values
@@ -97,9 +103,16 @@ def _cut(model: ir.Model, quantizers: Sequence[ir.Node], simulated: Mapping[str,
 
 
 def _run(
-    file: Path, values: Sequence[str], feeds: Feeds, *, threads: int, optimize: bool, dtype: str = "uint8"
+    file: Path,
+    values: Sequence[str],
+    feeds: Feeds,
+    *,
+    threads: int,
+    optimize: bool,
+    dtype: str = "uint8",
+    told: Mapping[str, str],
 ) -> dict[str, np.ndarray]:
-    config = {"session.qdqisint8allowed": "1"} if dtype == "int8" else {}
+    config = {"session.qdqisint8allowed": "1"} if dtype == "int8" else told
     session = open_session(file, threads=threads, optimize=optimize, config=config)
     known = {tensor.name for tensor in session.get_inputs()}
     arrays = session.run(list(values), {name: array for name, array in feeds.items() if name in known})

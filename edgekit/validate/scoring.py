@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from edgekit import stats
 from edgekit.device.session import open_session
+from edgekit.device.variants import exact_config
 from edgekit.errors import DataError, StoreError
 from edgekit.progress import Progress, Step, silent
 from edgekit.spec import Feeds, IOSpec
@@ -125,6 +126,7 @@ def score(
     *,
     spec: IOSpec,
     signature: Callable[..., Any] | Signature | None = None,
+    target: str = "any",
     provider: str = "cpu",
     threads: int = 1,
     batch_size: int = 128,
@@ -141,6 +143,8 @@ def score(
         spec: the file's inputs and outputs.
         signature: the PyTorch model, or its signature, by which items become inputs; without it the names in `spec`
             decide.
+        target: the kind of CPU that the file is for, such as `x86-vnni`: on another kind its numbers are still those of
+            its own; `any` takes those of this machine.
         provider: `cpu`, `cuda` or `tensorrt`.
         threads: intra-op threads; 0 lets ONNX Runtime choose.
         batch_size: samples a run; a file with a fixed batch size is fed that many, the last run filled up.
@@ -152,7 +156,7 @@ def score(
         DataError: no targets, or targets or outputs that do not fit the task, or outputs that are NaN or infinite.
         ProviderError: the provider is unknown, absent, or did not take the model.
     """
-    answer = answers_of(model, spec=spec, provider=provider, threads=threads)
+    answer = answers_of(model, spec=spec, target=target, provider=provider, threads=threads)
     size = fixed_batch(spec) or batch_size
     batches = loader(data, size, model=signature or signature_of(spec), limit=limit, seed=seed)
     return _scored(
@@ -160,13 +164,17 @@ def score(
     )
 
 
-def answers_of(model: Path, *, spec: IOSpec, provider: str = "cpu", threads: int = 1) -> Callable[[Feeds], Arrays]:
+def answers_of(
+    model: Path, *, spec: IOSpec, target: str = "any", provider: str = "cpu", threads: int = 1
+) -> Callable[[Feeds], Arrays]:
     """What an ONNX file answers in ONNX Runtime; a file with a fixed batch size is fed that many, filled up.
+
+    `target` as for `score`.
 
     Raises:
         ProviderError: the provider is unknown, absent, or did not take the model.
     """
-    session = open_session(model, provider=provider, threads=threads)
+    session = open_session(model, provider=provider, threads=threads, config=exact_config(target))
     size = fixed_batch(spec)
 
     def answer(feeds: Feeds) -> Arrays:

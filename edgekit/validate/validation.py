@@ -108,6 +108,7 @@ def validate(
     *,
     spec: IOSpec,
     baseline: str,
+    target: str = "any",
     providers: Sequence[str] = ("cpu",),
     threads: int = 1,
     time_s: float = 10.0,
@@ -124,6 +125,8 @@ def validate(
         task: the metric.
         spec: inputs and outputs.
         baseline: the name of the file that drops and ratios refer to, on the same provider.
+        target: the kind of CPU that int8 files are for, such as `x86-vnni`: scores are those of such a device,
+            latencies those of this machine; `any` takes both here.
         providers: `cpu`, `cuda`, `tensorrt`; one that is not in this onnxruntime gets a row that says so.
         threads: intra-op threads.
         time_s: seconds of timing for each provider.
@@ -161,6 +164,7 @@ def validate(
                 data,
                 task,
                 spec=spec,
+                target=target,
                 provider=provider,
                 threads=threads,
                 batch_size=batch_size,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.compress import Budget, Settings, compress
+from edgekit.compress.finish import measured_on_cpu
 from edgekit.device.costs import MeasuredCosts, load_costs
 from edgekit.device.request import read_request
 from edgekit.errors import EdgekitError
@@ -94,3 +95,12 @@ def test_a_host_times_what_is_missing(workload, tmp_path, monkeypatch):
     assert {row[:3] for row in there} == {("pi@device", "py", 1)}
     assert sum(row[3] for row in there) == len(load_costs(costs).measured)
     assert all(row.device for row in report.stages)
+
+
+@pytest.mark.parametrize(("target", "told"), [("x86-vnni", True), ("x86-avx2", False)])
+def test_latencies_of_another_kind_of_cpu_are_said_to_be_none_of_its_own(monkeypatch, target, told):
+    for place in ("edgekit.quantize.targets", "edgekit.compress.finish"):
+        monkeypatch.setattr(f"{place}.isa_target", lambda: "x86-avx2")
+    text = "latencies are those of this x86-avx2 processor, not of one that x86-vnni files are for"
+    assert (text in measured_on_cpu(Settings(target=target))) is told
+    assert text not in measured_on_cpu(Settings(target=target, costs="costs.json"))

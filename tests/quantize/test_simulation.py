@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from edgekit.device import isa_target
 from edgekit.device.session import open_session
 from edgekit.errors import QuantizeError
 from edgekit.quantize.kernels import kernels_of
@@ -30,8 +31,8 @@ def difference():
             options = onnxruntime.SessionOptions()
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
             options.log_severity_level = 3
-            if dtype == "int8":
-                options.add_session_config_entry("session.qdqisint8allowed", "1")
+            key = "qdqisint8allowed" if dtype == "int8" else "x64quantprecision"
+            options.add_session_config_entry(f"session.{key}", "1")
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
@@ -48,13 +49,21 @@ def test_every_kernel_is_within_a_step_of_the_file_and_the_network_within_two(re
     target, dtype = kind
     done = int8(resnet, target=target)
     (feeds,) = draw(resnet, seed=3, batches=1)
-    alone = steps_apart(done.path, feeds)
+    alone = steps_apart(done.path, feeds, target=target)
     # What leaves the stem (or also what enters it), five convolutions, two additions, and the mean.
     assert set(alone) == {f"{value}_int8" for value in done.plan.activations}
     assert max(alone.values()) <= 1
-    along = steps_apart(done.path, feeds, accumulated=True)
+    along = steps_apart(done.path, feeds, accumulated=True, target=target)
     assert along == difference(done.path, feeds, dtype)
     assert max(along.values()) <= 2
+
+
+@pytest.mark.skipif(isa_target() != "x86-avx2", reason=f"{isa_target()}: no sums of 16 bits that overflow")
+def test_without_vnni_8_bit_weights_overflow_and_7_bit_weights_do_not(resnet, int8, draw):
+    (feeds,) = draw(resnet, seed=3, batches=1)
+    apart = {target: steps_apart(int8(resnet, target=target).path, feeds) for target in ("x86-vnni", "x86-avx2")}
+    assert max(apart["x86-vnni"].values()) > 10
+    assert max(apart["x86-avx2"].values()) <= 1
 
 
 def test_a_kernel_that_saturates_is_found_where_it_is(resnet, int8, draw, monkeypatch):

@@ -116,6 +116,7 @@ def robustness(
     *,
     time_s: float,
     samples: int = SAMPLES,
+    target: str = "any",
     provider: str = "cpu",
     threads: int = 1,
     progress: Progress = silent,
@@ -133,6 +134,7 @@ def robustness(
         inputs: the data; their limit is not exceeded.
         time_s: seconds.
         samples: how many at most.
+        target: the kind of CPU that the candidate is for, as for `validate`.
         provider: `cpu`, `cuda` or `tensorrt`.
         threads: intra-op threads.
         progress: told after each batch.
@@ -152,7 +154,8 @@ def robustness(
     if isinstance(perturbed, str):
         return perturbed
     answers = [
-        answers_of(path, spec=inputs.spec, provider=provider, threads=threads) for path in (reference, candidate)
+        answers_of(path, spec=inputs.spec, target=target, provider=provider, threads=threads)
+        for path in (reference, candidate)
     ]
     size = fixed_batch(inputs.spec) or BATCH
     limit = samples if inputs.limit is None else min(samples, inputs.limit)
