@@ -34,7 +34,8 @@ def bundle(
             "--file",
             "-f",
             help="A variant as PRECISION\\[@TARGET]=FILE.onnx, such as int8@x86-vnni=m.int8.onnx, fp32=m.onnx or "
-            "fp16@cuda=m.fp16.onnx; may be given several times. The first is the reference.",
+            "fp16@cuda=m.fp16.onnx; may be given several times. The first is the reference. The target of an int8 file "
+            "is read off its weights where it is not said.",
         ),
     ] = None,
     point: Annotated[
@@ -123,11 +124,7 @@ def bundle(
             workload = loaded = load_workload(config)
             task, after, origin = loaded.task.name, loaded.postprocessing, config.model
         tick()
-        golden = (
-            _of_raw(raw, workload, contents.reference, spec)
-            if raw
-            else _of_data(samples, workload, contents.reference, spec)
-        )
+        golden = _of_raw(raw, workload, contents, spec) if raw else _of_data(samples, workload, contents, spec)
         tick()
         path = _place(out or Path(f"{workload.name}.edgekit"), zipped=zipped)
         folder = write_bundle(
@@ -164,10 +161,11 @@ def _place(out: Path, *, zipped: bool) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Contents:
-    """What goes into a bundle: the variants, the file that golden vectors come from, and what is known of them."""
+    """What goes into a bundle: the variants, the file that golden vectors come from (for which CPU), what is known."""
 
     variants: dict[str, Any]
     reference: Path
+    target: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -185,7 +183,7 @@ def _sides(given: Sequence[str]) -> tuple[Side, ...]:
     return tuple(side for side in sides if side in given)
 
 
-def _of_data(samples: int, workload: Workload | OnnxJob, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
+def _of_data(samples: int, workload: Workload | OnnxJob, contents: _Contents, spec: IOSpec) -> tuple[Golden, ...]:
     """Golden vectors from the selection split, or from --data: inputs as the data give them.
 
     A bundle travels, raw data need not. Of files without data there are none.
@@ -194,15 +192,16 @@ def _of_data(samples: int, workload: Workload | OnnxJob, reference: Path, spec: 
 
     if isinstance(workload, OnnxJob):
         feeds = [] if workload.data is None else list(workload.feeds(spec, batch=1, limit=samples))
-        return record_golden(reference, feeds)
+        return record_golden(contents.reference, feeds, target=contents.target)
     from edgekit.validate import feeds_of, signature_of
     from edgekit.workload import loader
 
     batches = loader(workload.splits.selection, 1, model=signature_of(spec), seed=workload.splits.seed, limit=samples)
-    return record_golden(reference, [feeds_of(batch, spec) for batch in batches])
+    feeds = [feeds_of(batch, spec) for batch in batches]
+    return record_golden(contents.reference, feeds, target=contents.target)
 
 
-def _of_raw(raw: Sequence[str], workload: Workload | OnnxJob, reference: Path, spec: IOSpec) -> tuple[Golden, ...]:
+def _of_raw(raw: Sequence[str], workload: Workload | OnnxJob, contents: _Contents, spec: IOSpec) -> tuple[Golden, ...]:
     """Golden vectors from raw input, through the workload's preprocessing."""
     from edgekit.bundle import record_golden
     from edgekit.data import read_vocabulary
@@ -220,7 +219,8 @@ def _of_raw(raw: Sequence[str], workload: Workload | OnnxJob, reference: Path, s
     read = [read_raw(text if not Path(text).is_file() else Path(text), before) for text in raw]
     file = next(iter(workload.processing_files.values()), None)
     vocabulary = None if file is None else read_vocabulary(file)
-    return record_golden(reference, [prepared(before, each, spec, vocabulary) for each in read], raw=read)
+    inputs = [prepared(before, each, spec, vocabulary) for each in read]
+    return record_golden(contents.reference, inputs, raw=read, target=contents.target)
 
 
 def _guessed(files: Sequence[Path]) -> list[str]:
@@ -245,7 +245,8 @@ def _of_files(file: Sequence[str]) -> _Contents:
             rule="one file for each PRECISION[@TARGET]",
             way_out="leave one out",
         )
-    return _Contents(variants=variants, reference=next(iter(variants.values())).path)
+    first = next(iter(variants.values()))
+    return _Contents(variants=variants, reference=first.path, target=first.target)
 
 
 def _of_point(run: Path, number: int) -> _Contents:
@@ -259,6 +260,7 @@ def _of_point(run: Path, number: int) -> _Contents:
     return _Contents(
         variants={f"cpu-{member.precision}": variant},
         reference=run / member.source,
+        target="any",
         metrics={"name": front.metric, "unit": front.unit, "selection": member.point.to_dict(), "test": member.test},
         provenance={"choices": dict(member.choices), "file_sha256": member.sha256},
         files=_report_of(run),
@@ -336,8 +338,15 @@ def _variant(text: str) -> Any:
         raise EdgekitError(
             f"got {text!r}", where="--file", rule=f"PRECISION[@TARGET]=FILE.onnx with {', '.join(PRECISIONS)}"
         )
+    file = named([Path(path)]).popitem()[1]
+    if precision == "int8" and not target:
+        import onnx_ir as ir
+
+        from edgekit.quantize.targets import target_of
+
+        target = target_of(ir.load(file).graph)
     return Variant(
-        path=named([Path(path)]).popitem()[1],
+        path=file,
         provider=target if target in ("cuda", "tensorrt") else "cpu",
         precision=precision,
         target=target or "any",

@@ -39,6 +39,7 @@ from edgekit.cli.options import (
     Provider,
     Ranges,
     Threads,
+    kind_of,
     providers,
 )
 from edgekit.errors import EdgekitError
@@ -72,7 +73,7 @@ def compress(
     max_ece_rise: MaxEceRise = None,
     max_robustness_drop: MaxRobustnessDrop = None,
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
-    device: Device = "x86-vnni",
+    device: Device = None,
     threads: Threads = 1,
     costs: Costs = None,
     on: OnDevice = None,
@@ -138,9 +139,6 @@ def compress(
         time_s=parse_duration_s(time, "--time"),
     )
     settings = Settings(
-        target=device,
-        costs=None if costs is None else str(costs),
-        host=on if costs is not None else None,
         python=python,
         threads=threads,
         providers=providers(provider),
@@ -161,8 +159,14 @@ def compress(
     with show.progress(quiet=json) as progress:
         workload = load_workload(config)
         folder = out or RUNS / workload.name
-        if on is not None and costs is None:
-            settings = replace(settings, costs=str(folder / "costs.json"), host=on)
+        if on is not None:
+            costs = costs or folder / "costs.json"
+        settings = replace(
+            settings,
+            target=kind_of(device, costs=costs, host=on, python=python, threads=threads),
+            costs=None if costs is None else str(costs),
+            host=on,
+        )
         report = run(workload, budget, settings, out=folder, progress=progress).to_dict()
     points = _front(report, config)
     points.save(folder)

@@ -15,6 +15,7 @@ from edgekit.errors import EdgekitError, WorkloadError
 
 if TYPE_CHECKING:  # It needs torch, and --help need not wait for it.
     from edgekit.cli.onnx_jobs import OnnxJob
+    from edgekit.quantize.targets import CpuTarget
     from edgekit.workload import WorkloadConfig
 
 WHAT = "The model, its data and its task"
@@ -35,7 +36,13 @@ Provider = Annotated[
     ),
 ]
 Device = Annotated[
-    Literal["x86-vnni", "x86-avx2", "arm64"], typer.Option(help="What the int8 file is for.", rich_help_panel=HOW)
+    Literal["x86-vnni", "x86-avx2", "arm64"] | None,
+    typer.Option(
+        help="The kind of CPU that the int8 file is for.  \\[default: that of this machine, or of the one that --costs "
+        "or --on speak of]",
+        show_default=False,
+        rich_help_panel=HOW,
+    ),
 ]
 LearningRate = Annotated[
     float | None,
@@ -95,6 +102,15 @@ OnDevice = Annotated[
     ),
 ]
 DevicePython = Annotated[str, typer.Option(help="The Python of --on, with numpy and onnxruntime.", rich_help_panel=HOW)]
+
+
+def kind_of(device: CpuTarget | None, *, costs: Path | None, host: str | None, python: str, threads: int) -> CpuTarget:
+    """What int8 files are for: what was asked for, else the device that is elsewhere, else this machine."""
+    from edgekit.device import isa_target
+    from edgekit.profiling.book import target_of
+    from edgekit.quantize.targets import target_for
+
+    return device or target_for(target_of(costs, host, python=python, threads=threads) or isa_target())
 
 
 def workload_config(

@@ -45,15 +45,17 @@ def quantize(
         ),
     ] = None,
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What the file is for, or several with commas: x86-vnni (U8 activations, S8 weights), x86-avx2 (7-bit "
             "weights, since sums of 8-bit products saturate without VNNI), arm64 (S8 both), cuda (fp16), tensorrt "
             "(S8 symmetric, Q/DQ as TensorRT wants them), size (weights alone in 8 or 4 bits, for the smallest file; "
-            "runs anywhere). One calibration serves all; several files get the target into their names.",
+            "runs anywhere). One calibration serves all; several files get the target into their names.  "
+            "\\[default: the kind of this machine's CPU]",
+            show_default=False,
             autocompletion=completing.targets,
         ),
-    ] = "x86-vnni",
+    ] = None,
     bits: Annotated[
         Literal["8", "4"] | None,
         typer.Option(help="Bits of a weight for --target size.  \\[default: 8]", show_default=False),
@@ -217,7 +219,7 @@ def _ladder(
     from edgekit.compress.improving import Ladder, score_on_selection
     from edgekit.validate.behaviour import figures_of
 
-    reference = score_on_selection(workload, file, spec, settings, progress)
+    reference = score_on_selection(workload, file, spec, settings, progress, target="any")
     if gates:
         gates.require(figures_of(reference, reference, workload.task, seed=settings.seed), workload.task.name)
     return Ladder(
@@ -271,9 +273,12 @@ def _say_rungs(way: Climbed) -> None:
     show.table(f"{way.quantized.path.name}: points lost on the selection split", headers, rows)
 
 
-def _targets(text: str) -> list[Target]:
-    """`x86-vnni,arm64` as targets, each once."""
-    from edgekit.quantize.targets import TARGETS
+def _targets(text: str | None) -> list[Target]:
+    """`x86-vnni,arm64` as targets, each once; None is what this machine runs."""
+    from edgekit.quantize.targets import TARGETS, target_here
+
+    if text is None:
+        return [target_here()]
 
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in TARGETS]

@@ -26,6 +26,7 @@ from edgekit.cli.options import (
     PlacementBy,
     Ranges,
     Threads,
+    kind_of,
 )
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
 
@@ -123,7 +124,7 @@ def search(
     optimizer: OptimizerName = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step.", rich_help_panel=HOW)] = 128,
     augment: Augment = "auto",
-    device: Device = "x86-vnni",
+    device: Device = None,
     threads: Threads = 1,
     costs: Costs = None,
     on: OnDevice = None,
@@ -197,7 +198,7 @@ def search(
         batch_size=batch_size,
         augment=augment,
         ranks=ranks,
-        target=device,
+        target=kind_of(device, costs=costs, host=on, python=python, threads=threads),
         threads=threads,
         ranges=ranges,
         placement=placement,

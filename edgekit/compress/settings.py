@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from torch import nn
 
 from edgekit.errors import EdgekitError, did_you_mean
 from edgekit.profiling.book import check_host
+from edgekit.quantize.targets import CpuTarget, target_here
 from edgekit.training import AUGMENTATIONS, AugmentationName, OptimizerName, augmentation_for, suited
 from edgekit.workload import Workload
 
@@ -21,7 +22,8 @@ class Settings:
     """Choices of a run.
 
     Args:
-        target: the kind of CPU that the int8 file is for: `x86-vnni`, `x86-avx2` or `arm64`.
+        target: the kind of CPU that the int8 file is for: `x86-vnni`, `x86-avx2` or `arm64`; that of this machine
+            unless given.
         threads: intra-op threads of ONNX Runtime in every measurement.
         providers: execution providers to validate on; `cuda` adds an fp16 variant.
         seed: of every random choice.
@@ -49,7 +51,7 @@ class Settings:
         EdgekitError: a value is not one of those named here.
     """
 
-    target: Literal["x86-vnni", "x86-avx2", "arm64"] = "x86-vnni"
+    target: CpuTarget = field(default_factory=target_here)
     threads: int = 1
     providers: tuple[str, ...] = ("cpu",)
     seed: int = 0

@@ -48,7 +48,7 @@ def plan_quantization(
     calibration: Iterable[Feeds],
     *,
     spec: IOSpec,
-    target: Target = "x86-vnni",
+    target: Target,
     scheme: Scheme = "auto",
     ranges: Method = "mse",
     weights: Weights = "mse",

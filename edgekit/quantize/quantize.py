@@ -23,7 +23,7 @@ from edgekit.quantize.plan import NodePlacement, Quantized, QuantPlan
 from edgekit.quantize.planning import Scheme, Weights, corrected, plan_quantization, values_to_observe
 from edgekit.quantize.ranges import Method
 from edgekit.quantize.rewrites import rewrite_again
-from edgekit.quantize.targets import ACTIVATION, NO_CPU, NOT_RUN, Target, seen_here
+from edgekit.quantize.targets import ACTIVATION, NOT_RUN, Target, seen_here, target_here
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
 
@@ -38,7 +38,7 @@ def quantize(
     path: Path,
     *,
     spec: IOSpec,
-    target: Target = "x86-vnni",
+    target: Target | None = None,
     scheme: Scheme = "auto",
     ranges: Method = "mse",
     weights: Weights = "mse",
@@ -63,7 +63,7 @@ def quantize(
         calibration: batches of inputs; gone through several times.
         path: the file to write.
         spec: inputs and outputs.
-        target: kind of device.
+        target: kind of device; None takes the kind of CPU that this machine has.
         scheme: static or dynamic.
         ranges: how activation ranges are chosen.
         weights: how weight scales are chosen.
@@ -83,6 +83,7 @@ def quantize(
         QuantizeError: see `plan_quantization`.
         StoreError: the file cannot be written.
     """
+    target = target or target_here()
     stream: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
     tries = equalization or bias_correction
     judges, others = held_back(stream, spec) if tries else (first_samples(stream, JUDGES), stream)
@@ -203,7 +204,7 @@ def read_back(model: Path, plan: QuantPlan, path: Path, spec: IOSpec, judges: Se
         plan=plan,
         nodes=nodes,
         kernels=kernels,
-        sqnr_db=sqnr_db(model, path, judges, optimize=plan.target not in NO_CPU),
+        sqnr_db=sqnr_db(model, path, judges, plan.target),
         seen_here=seen_here(plan.target),
     )
 

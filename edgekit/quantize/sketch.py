@@ -30,7 +30,7 @@ CUT_SCALE = 6 / 255
 """Behind a ReLU6, so that the range does what the operator did."""
 
 
-def sketch(model: ir.Model, target: Target = "x86-vnni") -> ir.Model:
+def sketch(model: ir.Model, target: Target) -> ir.Model:
     """A copy of an fp32 graph in int8 by the rules of placement, to be timed or priced; its answers mean nothing.
 
     Static where `plan_quantization` would be by itself, else dynamic.

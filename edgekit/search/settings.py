@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from edgekit.errors import EdgekitError
 from edgekit.profiling.book import check_host
+from edgekit.quantize.targets import CpuTarget, target_here
 from edgekit.search.study import SamplerKind
 from edgekit.training import AugmentationName, OptimizerName
 from edgekit.validate.behaviour import Gates
@@ -67,7 +68,7 @@ class SearchSettings:
         augment: what is done to training images: `shift`, `mirror` (which shifts, too), `none`, or by `auto` what suits
             the data.
         ranks: processes of torchrun that share each training; 1 trains in the worker itself.
-        target: the kind of CPU that int8 files are for.
+        target: the kind of CPU that int8 files are for; that of this machine unless given.
         threads: of ONNX Runtime in every measurement.
         ranges: how the finalists' int8 ranges are chosen.
         placement: how their int8 nodes are chosen.
@@ -101,7 +102,7 @@ class SearchSettings:
     batch_size: int = 128
     augment: AugmentationName = "auto"
     ranks: int = 1
-    target: Literal["x86-vnni", "x86-avx2", "arm64"] = "x86-vnni"
+    target: CpuTarget = field(default_factory=target_here)
     threads: int = 1
     ranges: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     placement: Literal["measured", "rules"] = "measured"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from edgekit.device import isa_target
 from edgekit.device.profile import shipped_profile
 
 # A bundle says so where its int8 file was made for another processor than this one; the figures are the same.
@@ -168,7 +169,7 @@ def test_quantize_explains_every_node(int8, original, project, answers):
     assert all("int8" in row for row in rows)
     assert f"fp32: {kilobytes(original.path)}" in int8.answer.out
     row = next(line for line in int8.answer.out.splitlines() if str(int8.path) in line)
-    assert [part for part in ("x86-vnni", "static", kilobytes(int8.path), " dB") if part not in row] == []
+    assert [part for part in (isa_target(), "static", kilobytes(int8.path), " dB") if part not in row] == []
     types = {value.data_type for value in onnx.load(int8.path).graph.initializer}
     assert onnx.TensorProto.INT8 in types
     x, labels = project.source.test_data().tensors
@@ -202,7 +203,7 @@ def test_quantize_as_json_counts_the_nodes(done, project, original, tmp_path):
     path = tmp_path / "q.onnx"
     answer = done("quantize", *project.words, "--file", original.path, "--ranges", "minmax", "--out", path, "--json")
     (file,) = answer.json["files"]
-    assert (answer.err, file["path"], file["target"]) == ("", "q.onnx", "x86-vnni")
+    assert (answer.err, file["path"], file["target"]) == ("", "q.onnx", isa_target())
     assert len(file["nodes"]) >= len(onnx.load(original.path).graph.node) - 1
     assert sum(node["precision"] == "int8" for node in file["nodes"]) == file["int8_nodes"] >= 3
     assert file["plan"]["ranges"] == "minmax"
@@ -365,6 +366,16 @@ def test_bundle_holds_the_very_files(bundle, original, int8, project):
     for row, path in zip(about["variants"], (int8.path, original.path), strict=True):
         assert (bundle.folder / row["file"]).read_bytes() == path.read_bytes()
     assert (about["name"], about["labels"], about["golden_samples"]) == ("net-model", list(project.classes), 4)
+
+
+def test_whom_an_int8_file_is_for_need_not_be_said(done, project, original, tmp_path):
+    """8-bit weights beside unsigned activations: right with VNNI, and without it only where that is known."""
+    int8 = tmp_path / "q.onnx"
+    done("quantize", *project.words, "--file", original.path, "--target", "x86-vnni", "--out", int8)
+    given = ["--file", f"int8={int8}", "--file", f"fp32={original.path}"]
+    done("bundle", *project.words, *given, "--out", tmp_path / "b")
+    about = json.loads((tmp_path / "b" / "edgekit" / "bundle.json").read_text())
+    assert [(row["name"], row["target"]) for row in about["variants"]] == [("int8", "x86-vnni"), ("fp32", "any")]
 
 
 def test_bundle_has_the_name_and_as_many_samples_as_asked_for(done, project, original, tmp_path):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from edgekit.device import load
+from edgekit.device import isa_target, load
 
 # The bundle says so where its int8 file was made for another processor than this one.
 pytestmark = pytest.mark.filterwarnings("ignore:.*was made for:UserWarning")
@@ -65,8 +65,8 @@ def test_the_report_says_what_changed_besides_the_mean(run):
 def test_the_report_has_what_was_left_open(run):
     """SGD for BatchNorm alone; pictures that come out alike are moved."""
     report = json.loads((run.folder / "report.json").read_text())
-    chosen = {name: report["settings"][name] for name in ("optimizer", "learning_rate", "augment")}
-    assert chosen == {"optimizer": "sgd", "learning_rate": 0.06, "augment": "shift"}
+    chosen = {name: report["settings"][name] for name in ("optimizer", "learning_rate", "augment", "target")}
+    assert chosen == {"optimizer": "sgd", "learning_rate": 0.06, "augment": "shift", "target": isa_target()}
     for each in report["rounds"]:
         assert set(each["fit"]["choice"]) == {"precision", "channels_last", "workers", "step_s", "threads"}
 

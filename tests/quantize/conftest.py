@@ -130,10 +130,13 @@ def int8(tmp_path, draw) -> Callable[..., Quantized]:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., np.ndarray]:
-    """The first output of a file, by onnxruntime itself."""
+    """The first output of a file, by onnxruntime itself; `exact` where 8-bit weights would overflow sums."""
 
-    def call(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    def call(path: Path, feeds: dict[str, np.ndarray], *, exact: bool = False) -> np.ndarray:
+        options = onnxruntime.SessionOptions()
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return session.run(None, feeds)[0]
 
     return call

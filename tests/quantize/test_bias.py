@@ -49,7 +49,8 @@ def test_the_correction_of_one_layer_is_the_error_of_its_weights_times_the_mean_
     source = fp32(nn.Sequential(layer), 40, 5, 5)
     rng = np.random.default_rng(1)
     x = rng.gamma(2, 1, (64, 40, 5, 5)).astype(np.float32)
-    plan = plan_quantization(source.path, [{source.spec.inputs[0].name: x}], spec=source.spec, weights="max")
+    data = [{source.spec.inputs[0].name: x}]
+    plan = plan_quantization(source.path, data, spec=source.spec, target="x86-vnni", weights="max")
     weight = layer.weight.detach().double().numpy()[:, :, 0, 0]
     step = np.abs(weight).max(1, keepdims=True) / 127
     error = weight - np.round(weight / step) * step

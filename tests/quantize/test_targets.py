@@ -2,15 +2,21 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 from torch import nn
 
+from edgekit.compress import Settings
+from edgekit.device import isa_target
+from edgekit.device.session import open_session
 from edgekit.quantize import quantize, quantize_for_targets
 from edgekit.quantize.calibration import observe
-from edgekit.quantize.targets import seen_here
+from edgekit.quantize.judging import outputs_of_file
+from edgekit.quantize.targets import seen_here, target_of
+from edgekit.search import SearchSettings
 from tests.quantize.conftest import Encoder
 
 
@@ -160,6 +166,31 @@ def test_what_a_machine_can_tell_follows_from_its_instructions(monkeypatch, here
     assert seen_here(target) == text
 
 
+@pytest.mark.parametrize(
+    ("here", "target"), [("x86-vnni", "x86-vnni"), ("x86-avx2", "x86-avx2"), ("arm64", "arm64"), ("x86", "x86-avx2")]
+)
+def test_without_a_target_files_are_for_this_machine(resnet, int8, monkeypatch, here, target):
+    monkeypatch.setattr("edgekit.quantize.targets.isa_target", lambda: here)
+    assert int8(resnet, equalization=False, bias_correction=False).plan.target == target
+    assert Settings().target == SearchSettings(aims=("latency", "drop")).target == target
+    assert Settings(target="arm64").target == "arm64"
+
+
+def test_without_vnni_a_file_for_vnni_gives_the_numbers_of_its_own_device(resnet, draw, tmp_path, monkeypatch):
+    """What ONNX Runtime is told where 8-bit products overflow; with VNNI it changes nothing but the kernels."""
+    path = quantize(resnet.path, draw(resnet), tmp_path / "int8.onnx", spec=resnet.spec, target="x86-vnni").path
+    feeds = draw(resnet, seed=5)[:1]
+    as_written = open_session(path, optimize=False).run(None, feeds[0])[0]
+    found = {}
+    for here in ("x86-avx2", "x86-vnni"):
+        monkeypatch.setattr("edgekit.device.variants.isa_target", lambda here=here: here)
+        (found[here],) = outputs_of_file(path, feeds, "x86-vnni")
+    largest = np.abs(as_written).max()
+    assert np.abs(found["x86-avx2"] - as_written).max() < 0.05 * largest
+    if isa_target() == "x86-avx2":
+        assert np.abs(found["x86-vnni"] - as_written).max() > 0.05 * largest
+
+
 def test_one_calibration_serves_all_targets(resnet, draw, monkeypatch, tmp_path):
     """Two passes, before and after equalization; the scales are those that each target gets alone."""
     passes = []
@@ -184,3 +215,20 @@ def test_one_calibration_serves_all_targets(resnet, draw, monkeypatch, tmp_path)
         scales = {name: scale.scale for name, scale in alone.plan.activations.items()}
         assert {name: scale.scale for name, scale in done.plan.activations.items()} == pytest.approx(scales, rel=1e-4)
     assert len(passes) == 2 + 2 * 4
+
+
+def test_whom_a_file_is_for_is_read_off_its_integers(resnet, fp32, int8):
+    def read(path):
+        return target_of(ir.load(path).graph)
+
+    encoder = fp32(Encoder(), 6, 32)
+    found = {
+        (name, target): read(int8(source, target=target).path)
+        for name, source in (("resnet", resnet), ("encoder", encoder))
+        for target in ("x86-vnni", "x86-avx2", "arm64", "size")
+    }
+    assert found["resnet", "x86-vnni"] == found["encoder", "x86-vnni"] == "x86-vnni"
+    # Dynamic int8 has the same operators on ARM as on x86, and there 8 bits are right.
+    assert found["resnet", "arm64"] == "arm64"
+    assert {found[name, target] for name in ("resnet", "encoder") for target in ("x86-avx2", "size")} == {"any"}
+    assert read(resnet.path) == read(encoder.path) == "any"

@@ -30,7 +30,7 @@ HOST_PROBE = next(each for each in PROBES if each.name == HOST_NAME)
 
 
 def probe(
-    target: str = "x86-vnni",
+    target: str,
     *,
     threads: int = 1,
     time_s: float = 60.0,
