@@ -37,6 +37,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from quantizer_benchmark.inputs import WORKLOAD, add_workload
 from quantizer_benchmark.measuring import NAMES, benchmark
@@ -44,8 +45,9 @@ from quantizer_benchmark.quantizers import ELSEWHERE
 from quantizer_benchmark.table import remarks, table
 
 from edgekit.errors import EdgekitError
+from edgekit.quantize.targets import CpuTarget, target_here
 
-TARGETS = ("x86-vnni", "x86-avx2", "arm64")
+TARGETS = get_args(CpuTarget)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--batch", type=_positive, default=1, help="samples a run (default 1)")
     how.add_argument("--time", default="10s", help="how long to measure all files together: 10s (the default), 1m")
     how.add_argument("--seed", type=int, default=0, help="of splits, random inputs and the order of rounds (default 0)")
-    how.add_argument("--device", choices=TARGETS, default=TARGETS[0], help="what edgekit's int8 file is for")
+    how.add_argument(
+        "--device",
+        choices=TARGETS,
+        default=target_here(),
+        help="what int8 files are for, of those tools that ask (default: this machine)",
+    )
     return parser
 
 

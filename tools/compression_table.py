@@ -39,6 +39,7 @@ from torch import nn
 
 from edgekit.compress import Settings
 from edgekit.compress.drafts import file_bytes, float_graph
+from edgekit.device import isa_target
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.export import Exported, export
 from edgekit.prune import PrunePlan, analyse, apply, importance, load_plan, plan
@@ -104,7 +105,7 @@ class Case:
     @property
     def title(self) -> str:
         """A name for files."""
-        return f"{self.reference.name}-{self.max_drop:g}-{self.time_s:.0f}s-seed{self.seed}"
+        return f"{self.reference.name}-{self.max_drop:g}-{self.time_s:.0f}s-seed{self.seed}-{isa_target()}"
 
     @property
     def folder(self) -> Path:
@@ -274,6 +275,15 @@ def _chosen_round(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def publish(out: Path) -> None:
     """Write the page of the results in `out`."""
     results = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    processors: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        about = result["environment"]
+        processors.setdefault(f"{about['cpu']['model']} ({about['isa_target']})", []).append(result)
+    sections = [f"## {name}\n\n{_table(found)}\n" for name, found in sorted(processors.items(), reverse=True)]
+    write_atomic(out / "README.md", "\n".join((PREFACE, *sections)))
+
+
+def _table(results: Sequence[dict[str, Any]]) -> str:
     cases: dict[tuple[str, float, float], list[dict[str, Any]]] = {}
     for result in results:
         cases.setdefault((result["network"], result["time_s"], result["max_drop"]), []).append(result)
@@ -285,7 +295,7 @@ def publish(out: Path) -> None:
                 about = (network, f"{limit:g}", f"{time_s / 60:g} min", name, str(len(found)))
                 rows.append((*about, *_figures(found, name)))
     headers = ("network", "limit", "time", "way", "seeds", "drop (points)", "speed vs int8 alone", "vs fp32")
-    write_atomic(out / "README.md", f"{PREFACE}\n{markdown(headers, rows)}\n")
+    return markdown(headers, rows)
 
 
 PREFACE = """# Compression against the usual ways, at equal wall-clock
@@ -293,7 +303,8 @@ PREFACE = """# Compression against the usual ways, at equal wall-clock
 Written by `python tools/compression_table.py`, whose help says what each way is. Drops are points on the test split,
 which was scored once; speed is the ratio of medians of one interleaved run, one thread, batch 1; mean ± standard
 deviation over seeds. A negative drop is a gain: `vit_tiny` was trained for four epochs only, and goes
-beyond that on labels alone; its teacher holds it back.
+beyond that on labels alone; its teacher holds it back. How far a training comes in its time depends on the processor,
+and so does what int8 gains: rows of two processors do not compare.
 """
 
 

@@ -22,7 +22,6 @@ from coverage_study.small_transformers import WORDS_FROM
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from edgekit.device.environment import isa_target
 from edgekit.device.session import open_session
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.export import Exported, export
@@ -286,7 +285,7 @@ def _check_alike(one: nn.Module, other: nn.Module, example: Batch, about: str) -
 def _int8(source: Exported, example: Batch, path: Path) -> dict[str, Any]:
     count = SAMPLES // len(example)
     batches = [feeds_of(_others(example, 500 + index), source.spec) for index in range(count)]
-    done = quantize(source.path, batches[:4], path, spec=source.spec, target=_target())
+    done = quantize(source.path, batches[:4], path, spec=source.spec)
     fp32, int8 = (open_session(file, threads=1) for file in (source.path, path))
     wanted: list[list[np.ndarray]] = []
     found: list[list[np.ndarray]] = []
@@ -334,11 +333,6 @@ def _usual_db(want: np.ndarray, have: np.ndarray) -> float:
         for each in (want, want.astype(np.float64) - have)
     )
     return float(np.median(np.minimum(99.0, 10 * np.log10(signal / np.maximum(noise, 1e-30)))))
-
-
-def _target() -> Any:
-    found = isa_target()
-    return found if found in {"x86-vnni", "x86-avx2", "arm64"} else "x86-avx2"
 
 
 def _joined(runs: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
