@@ -25,9 +25,13 @@ def test_the_index_names_each(folder):
 
 
 def test_the_bundle_is_whole_and_reproduces_its_golden_vectors(folder):
-    from edgekit.device import load
+    from edgekit.device import inspect, isa_target, load
 
     (bundle,) = folder.glob("*.edgekit")
+    # Whole on any machine; answers are promised on those that it was made for.
+    made_for = {each["target"] for each in inspect(bundle)["variants"] if each["provider"] == "cpu"}
+    if made_for == {"x86-vnni"} and isa_target() != "x86-vnni":
+        pytest.skip(f"made for x86-vnni, this processor is {isa_target()}")
     model = load(bundle)
     assert model.check().samples >= 1
 
