@@ -342,7 +342,7 @@ def _variant(text: str) -> Any:
     if precision == "int8" and not target:
         import onnx_ir as ir
 
-        from edgekit.quantize.targets import target_of
+        from edgekit.quantize.weights import target_of
 
         target = target_of(ir.load(file).graph)
     return Variant(

@@ -47,11 +47,11 @@ def quantize(
     target: Annotated[
         str | None,
         typer.Option(
-            help="What the file is for, or several with commas: x86-vnni (U8 activations, S8 weights), x86-avx2 (7-bit "
-            "weights, since sums of 8-bit products saturate without VNNI), arm64 (S8 both), cuda (fp16), tensorrt "
-            "(S8 symmetric, Q/DQ as TensorRT wants them), size (weights alone in 8 or 4 bits, for the smallest file; "
-            "runs anywhere). One calibration serves all; several files get the target into their names.  "
-            "\\[default: the kind of this machine's CPU]",
+            help="What the file is for, or several with commas: x86-vnni (U8 activations, S8 weights), x86-avx2 (the "
+            "same, no two neighbours so large that their sum saturates without VNNI), arm64 (S8 both), cuda (fp16), "
+            "tensorrt (S8 symmetric, Q/DQ as TensorRT wants them), size (weights alone in 8 or 4 bits, for the "
+            "smallest file; runs anywhere). One calibration serves all; several files get the target into their names. "
+            " \\[default: the kind of this machine's CPU]",
             show_default=False,
             autocompletion=completing.targets,
         ),

@@ -207,7 +207,7 @@ def _int8(target: str, flags: Collection[str]) -> Finding:
         name="int8",
         status="warn",
         found=f"no VNNI ({shown})",
-        way_out="8-bit weights overflow 16-bit sums here: what is compressed here gets 7-bit weights by itself, "
+        way_out="8-bit weights may overflow 16-bit sums here: what is compressed here sees to that by itself, "
         "elsewhere with --device x86-avx2",
     )
 

@@ -11,7 +11,7 @@ from edgekit.device.session import PROVIDERS
 from edgekit.errors import ProviderError, did_you_mean
 
 _RUNS = {
-    # VNNI instructions are on top of AVX2; the AVX2 file (7-bit weights) is right there too, only less precise.
+    # VNNI instructions are on top of AVX2; the AVX2 file is right there too, only less precise.
     "x86-vnni": ("x86-vnni", "x86-avx2", "any"),
     "x86-avx2": ("x86-avx2", "any"),
     "arm64": ("arm64", "any"),

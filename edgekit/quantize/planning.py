@@ -24,8 +24,8 @@ from edgekit.quantize.placement import ASKED, COMPUTE, Placement
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.ranges import Histogram, Method, affine, choose, symmetric
 from edgekit.quantize.rewrites import rewrite, rewrite_again
-from edgekit.quantize.targets import ACTIVATION, SYMMETRIC, TARGETS, WEIGHT_LIMIT, Target
-from edgekit.quantize.weights import mse_scales, output_axis
+from edgekit.quantize.targets import ACTIVATION, SYMMETRIC, TARGETS, WEIGHT_LIMIT, Target, limit_alone
+from edgekit.quantize.weights import mse_scales, output_axis, pair_limit
 from edgekit.spec import Feeds, IOSpec
 
 Scheme = Literal["auto", "static", "dynamic"]
@@ -68,9 +68,9 @@ def plan_quantization(
             equalization looks at the first 512 samples, bias correction at 128. It is gone through several times (an
             iterator is kept as a list). Not looked at by dynamic int8 and fp16.
         spec: the file's inputs and outputs.
-        target: `x86-vnni` (U8 activations, S8 weights), `x86-avx2` (the same with 7-bit weights, since VPMADDUBSW
-            saturates), `arm64` (S8 both), `cuda` (fp16; the CUDA provider has no int8 convolution), `tensorrt` (S8
-            both, symmetric) or `size` (weights alone, on any processor).
+        target: `x86-vnni` (U8 activations, S8 weights), `x86-avx2` (the same, no two neighbours so large
+            that VPMADDUBSW saturates), `arm64` (S8 both), `cuda` (fp16; the CUDA provider has no int8 convolution),
+            `tensorrt` (S8 both, symmetric) or `size` (weights alone, on any processor).
         scheme: `static` fixes activation ranges ahead of time (LSTMs take them at run time even so), `dynamic` takes
             them all at run time and leaves convolutions in fp32; `auto` is static where most of the arithmetic is in
             convolutions, else dynamic. Of no concern to `cuda` and `size`; `tensorrt` is always static.
@@ -144,7 +144,7 @@ def plan_quantization(
         activations=scales,
         reasons=placement.reasons,
         equalized=factors,
-        weight_scales=_weight_scales(graph.graph, placement, WEIGHT_LIMIT[target]) if weights == "mse" else {},
+        weight_scales=_weight_scales(graph.graph, placement, target) if weights == "mse" else {},
     )
     shifts = bias_shifts(graph, placement, plan, first_samples(few, CORRECTED_BY), progress) if bias_correction else {}
     nodes = tuple(sorted(placement.nodes | at_run_time))
@@ -181,12 +181,13 @@ def static_nodes(graph: ir.Graph, plan: QuantPlan) -> frozenset[str]:
     return frozenset(plan.nodes) - {str(node.name) for node in graph if node.op_type in ("LSTM", "GRU")}
 
 
-def _weight_scales(graph: ir.Graph, placement: Placement, limit: int) -> dict[str, tuple[float, ...]]:
+def _weight_scales(graph: ir.Graph, placement: Placement, target: str) -> dict[str, tuple[float, ...]]:
     found = {}
     for node in graph:
         weight = constant(node.inputs[1]) if node.name in placement.nodes and node.op_type in COMPUTE else None
         if weight is not None:
-            found[str(node.name)] = tuple(mse_scales(weight, output_axis(node), limit).tolist())
+            scales = mse_scales(weight, output_axis(node), WEIGHT_LIMIT[target], pair_limit(node, target))
+            found[str(node.name)] = tuple(scales.tolist())
     return found
 
 
@@ -266,7 +267,7 @@ def _plan(target: str, scheme: str, placement: Placement) -> QuantPlan:
         target=target,
         scheme=scheme,
         ranges="",
-        weight_limit=WEIGHT_LIMIT[target],
+        weight_limit=limit_alone(target) if scheme == "dynamic" else WEIGHT_LIMIT[target],
         activations={},
         nodes=tuple(sorted(placement.nodes)),
         reasons=placement.reasons,

@@ -65,7 +65,7 @@ def test_work_is_counted_for_one_of_the_repeated_operators(repeats):
 @pytest.mark.parametrize("name", ["Conv.dense", "Add", "Gemm", "MaxPool"])
 def test_the_int8_form_takes_integers_and_is_near_the_fp32_form(name):
     model, _ = graph_of(BY_NAME[name], 8, 1)
-    integers = quantized(model, "uint8", "x86-avx2")  # 7-bit weights: other ones overflow where there is no VNNI.
+    integers = quantized(model, "uint8", "x86-avx2")  # Other weights overflow where there is no VNNI.
     onnx.checker.check_model(integers, full_check=True)
     assert integers.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgekit.errors import QuantizeError
 from edgekit.quantize.ranges import BINS, Histogram, affine, choose, symmetric
-from edgekit.quantize.weights import mse_scales, quantized_weight, weight_scales
+from edgekit.quantize.weights import mse_scales, quantized_weight, weight_scales, without_overflow
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +179,47 @@ def test_a_symmetric_range_has_the_least_error_on_the_samples_themselves(samples
     assert error(high) <= 1.02 * min(error(moved.max() * share) for share in np.linspace(0.2, 1.0, 200))
     assert choose(counted(moved, 5).mirrored(), "minmax") == (-moved.max(), moved.max())
     assert symmetric(0.0) == (1.0, 0)
+
+
+@given(
+    hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.integers(-127, 127)),
+    st.sampled_from([0, 1]),
+)
+def test_no_two_neighbours_overflow_and_what_does_not_stays(integers, axis):
+    """Neighbours by hand: two by two through the numbers of one output, inputs last."""
+    kept = without_overflow(integers, axis, 128)
+    assert (kept.dtype, kept.shape) == (integers.dtype, integers.shape)
+    for output in range(integers.shape[axis]):
+        before, after = (
+            np.moveaxis(np.take(each, output, axis), 0, -1).ravel().astype(int).tolist() for each in (integers, kept)
+        )
+        for start in range(0, len(before), 2):
+            old, new = before[start : start + 2], after[start : start + 2]
+            if min(old) * max(old) < 0 or abs(sum(old)) <= 128 or len(old) == 1:
+                assert new == old
+            else:
+                assert abs(sum(new)) == 128
+                # The excess is shared, so that neither turns its sign.
+                assert all(
+                    abs(abs(o - n) - (abs(sum(old)) - 128) / 2) <= 0.5 and o * n >= 0
+                    for o, n in zip(old, new, strict=True)
+                )
+    assert (without_overflow(kept, axis, 128) == kept).all()
+    assert without_overflow(integers, axis, None) is integers
+
+
+@pytest.mark.parametrize("shape", [(12, 16, 3, 3), (12, 5, 3, 3), (12, 64)])
+def test_scales_that_keep_neighbours_apart_lose_less_than_seven_bits(shape):
+    weight = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+    def error(scales, limit, pair):
+        integers = quantized_weight(weight, scales, 0, limit, pair)
+        return ((integers * scales.reshape(-1, *[1] * (weight.ndim - 1)) - weight) ** 2).sum()
+
+    seven, eight = (error(mse_scales(weight, 0, limit), limit, None) for limit in (63, 127))
+    pairs = error(mse_scales(weight, 0, 127, 128), 127, 128)
+    assert eight < pairs < 0.6 * seven
+    by_the_largest = weight_scales(weight, 0, 127, 128)
+    free = np.clip(np.round(weight / by_the_largest.reshape(-1, *[1] * (weight.ndim - 1))), -127, 127).astype(np.int8)
+    # Rounding alone may make a sum one too large.
+    assert np.abs(without_overflow(free, 0, 128).astype(int) - free).max() <= 1

@@ -12,10 +12,12 @@ from torch import nn
 from edgekit.compress import Settings
 from edgekit.device import isa_target
 from edgekit.device.session import open_session
-from edgekit.quantize import quantize, quantize_for_targets
+from edgekit.quantize import apply_plan, quantize, quantize_for_targets
 from edgekit.quantize.calibration import observe
 from edgekit.quantize.judging import outputs_of_file
-from edgekit.quantize.targets import seen_here, target_of
+from edgekit.quantize.learning.rounding import learn_rounding
+from edgekit.quantize.targets import seen_here
+from edgekit.quantize.weights import target_of
 from edgekit.search import SearchSettings
 from tests.quantize.conftest import Encoder
 
@@ -37,27 +39,26 @@ def vpmaddubsw(activations, weight):
 def saturates(weight):
     """Whether the sums of any output channel come out wrong for the inputs that are worst for it.
 
-    Those are 255 wherever the weight has one sign. Weights are paired as the file has them, as kernels pack them
-    (channels last), and largest beside largest, which is the worst of all orders.
+    Those are 255 wherever the weight has one sign. Weights are paired as kernels pack them, channels last.
     """
-    rows = weight.reshape(len(weight), -1)
     packed = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
     found = []
-    for order in (rows, packed, np.sort(rows, axis=1), -np.sort(-rows, axis=1)):
-        even = np.pad(order, ((0, 0), (0, order.shape[1] % 2)))
-        for worst in (even > 0, even < 0):
-            activations = np.where(worst, 255, 0).astype(np.uint8)
-            exact = (activations.astype(np.int64) * even).sum(1)
-            found.append((vpmaddubsw(activations, even).sum(1) != exact).any())
+    even = np.pad(packed, ((0, 0), (0, packed.shape[1] % 2)))
+    for worst in (even > 0, even < 0):
+        activations = np.where(worst, 255, 0).astype(np.uint8)
+        exact = (activations.astype(np.int64) * even).sum(1)
+        found.append((vpmaddubsw(activations, even).sum(1) != exact).any())
     return any(found)
 
 
-@pytest.mark.parametrize(("target", "limit"), [("x86-vnni", 127), ("x86-avx2", 63), ("arm64", 127)])
-def test_weights_stay_within_what_the_kernels_can_add(resnet, int8, target, limit):
+@pytest.mark.parametrize("target", ["x86-vnni", "x86-avx2", "arm64"])
+def test_weights_use_eight_bits(resnet, int8, target):
     found = weights(int8(resnet, target=target).path)
     # Four convolutions, a shortcut and the head; only for ARM64 is the first convolution faster in int8.
     assert len(found) == (7 if target == "arm64" else 6)
-    assert max(np.abs(array.astype(int)).max() for array in found) == limit
+    # Neighbours leave a little less room where their products are added in 16 bits.
+    largest = max(np.abs(array.astype(int)).max() for array in found)
+    assert 100 < largest < 127 if target == "x86-avx2" else largest == 127
 
 
 def test_the_emulated_instruction_saturates_from_128_on():
@@ -74,6 +75,16 @@ def test_no_weight_of_an_avx2_file_can_saturate_and_some_of_a_vnni_file_do(resne
     assert sum(map(saturates, found["x86-vnni"])) >= 4
 
 
+def test_no_learned_weight_of_an_avx2_file_can_saturate(resnet, int8, draw, tmp_path):
+    """Rounded to where the outputs are best, which is up for some and down for others."""
+    first = int8(resnet, target="x86-avx2")
+    plan = learn_rounding(resnet.path, first.plan, draw(resnet), tmp_path / "rounded.onnx", steps=30)
+    apply_plan(tmp_path / "rounded.onnx", plan, tmp_path / "int8.onnx")
+    before, after = weights(first.path), weights(tmp_path / "int8.onnx")
+    assert any((old != new).any() for old, new in zip(before, after, strict=True))
+    assert not any(map(saturates, after))
+
+
 def test_no_weight_of_a_dynamic_avx2_file_can_saturate(fp32, int8):
     torch.manual_seed(0)
     source = fp32(nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 8)), 64)
@@ -84,6 +95,70 @@ def test_no_weight_of_a_dynamic_avx2_file_can_saturate(fp32, int8):
     assert len(found["x86-avx2"]) == 2
     assert not any(map(saturates, found["x86-avx2"]))
     assert all(map(saturates, found["x86-vnni"]))
+
+
+CONVOLUTIONS = {
+    "3x3": ((16, 16, 3, 3), {}),
+    "3x3 of 5": ((16, 5, 3, 3), {}),
+    "1x1 of 7": ((16, 7, 1, 1), {}),
+    "in groups": ((16, 4, 3, 3), {"group": 4}),
+    "depthwise": ((32, 1, 3, 3), {"group": 32}),
+    "depthwise 5x5": ((32, 1, 5, 5), {"group": 32}),
+}
+PRODUCTS = {"one row": (1, 18, 16), "eight rows": (8, 64, 16)}
+
+
+def run_both_ways(op, weight, shape, attributes):
+    """Outputs over their scale, from the integer kernel and from the file as it is written; inputs are 255."""
+    axis = 0 if op == "Conv" else 1
+    outputs = weight.shape[axis]
+    step = 255.0 * np.moveaxis(weight, axis, 0).reshape(outputs, -1).sum(1).max() / 100
+    arrays = {
+        "one": np.float32(1), "zero": np.uint8(0), "w": weight.astype(np.int8), "ws": np.ones(outputs, np.float32),
+        "wz": np.zeros(outputs, np.int8), "step": np.float32(step), "middle": np.uint8(128),
+    }  # fmt: skip
+    node = onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [
+            node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
+            node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
+            node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=axis),
+            node(op, ["xd", "wd"], ["sum"], **attributes),
+            node("QuantizeLinear", ["sum", "step", "middle"], ["yq"]),
+            node("DequantizeLinear", ["yq", "step", "middle"], ["y"]),
+        ],
+        "pairs",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    feeds = {"x": np.full(shape, 255, np.float32)}
+    return [
+        open_session(model.SerializeToString(), optimize=optimize).run(None, feeds)[0] / step
+        for optimize in (True, False)
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *PRODUCTS])
+def test_which_neighbours_a_kernel_adds_in_16_bits(name, first):
+    """Two of four numbers are 100, channels last: a pair from the first on, or one that straddles two pairs."""
+    if name in CONVOLUTIONS:
+        (outputs, inputs, high, wide), attributes = CONVOLUTIONS[name]
+        op, shape, count = "Conv", (1, inputs * attributes.get("group", 1), 9, 9), inputs * high * wide
+    else:
+        rows, count, outputs = PRODUCTS[name]
+        op, shape, attributes = "MatMul", (rows, count), {}
+    numbers = np.where(np.isin(np.arange(count) % 4, (first, first + 1)), 100, 0)
+    if op == "Conv":
+        numbers = numbers.reshape(high, wide, inputs).transpose(2, 0, 1)
+        weight = np.broadcast_to(numbers, (outputs, *numbers.shape))
+    else:
+        weight = np.repeat(numbers[:, None], outputs, 1)
+    have, want = run_both_ways(op, weight, shape, attributes)
+    overflows = np.abs(have - want).max() > 1.5
+    assert overflows == (isa_target() == "x86-avx2" and first == 0 and "depthwise" not in name)
 
 
 @pytest.mark.parametrize(("target", "kind"), [("x86-vnni", np.uint8), ("x86-avx2", np.uint8), ("arm64", np.int8)])
@@ -143,7 +218,7 @@ def test_an_fp16_transformer_is_judged_without_the_optimizations_that_crash(fp32
         (
             "x86-vnni",
             "x86-avx2",
-            "run here, where VNNI hides what saturates without it: the 7-bit weights rule that out",
+            "run here, where VNNI hides what saturates without it: the weights rule that out",
         ),
         ("x86-avx2", "x86-avx2", "kernels read and run here"),
         (

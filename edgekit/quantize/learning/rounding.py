@@ -164,7 +164,9 @@ class Learner(Simulation):
         for call in calls:
             self.soft[call.name] = torch.where(self.soft[call.name] > 0, 1e3, -1e3)
         with torch.no_grad():
-            self.hard |= {call.name: self.integers(call, self._plain(call)) for call in calls}
+            self.hard |= {
+                call.name: self.without_overflow(call, self.integers(call, self._plain(call))) for call in calls
+            }
         self.soft = {}
         if self._error(block, given, targets) >= before:
             for call in calls:

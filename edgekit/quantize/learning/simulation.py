@@ -15,7 +15,7 @@ from edgekit.quantize.learning.network import Call, Network
 from edgekit.quantize.placement import COMPUTE, produced
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.planning import static_nodes
-from edgekit.quantize.weights import output_axis, scales_of
+from edgekit.quantize.weights import output_axis, pair_limit, scales_of, without_overflow
 
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
@@ -72,6 +72,7 @@ class Simulation(Network):
         self.limits = {name: LIMITS[plan.activations[name].dtype] for name in placement.quantized}
         self.axes = {str(node.name): output_axis(node) for node in int8 if node.op_type in COMPUTE}
         self.weight_limit = plan.weight_limit
+        self.pairs = {str(node.name): pair_limit(node, plan.target) for node in int8 if str(node.name) in self.axes}
         self._scale_places: dict[str, str] = {}
         for name in sorted(placement.quantized):
             self._hold(name, torch.tensor(plan.activations[name].scale, dtype=torch.float32))
@@ -126,7 +127,16 @@ class Simulation(Network):
 
     def integers(self, call: Call, weight: Tensor) -> Tensor:
         """A weight's integers, as floating-point numbers with gradients."""
-        return torch.clamp(rounded(weight / self.weight_scales(call, weight)), -self.weight_limit, self.weight_limit)
+        whole = rounded(weight / self.weight_scales(call, weight))
+        return self.without_overflow(call, torch.clamp(whole, -self.weight_limit, self.weight_limit))
+
+    def without_overflow(self, call: Call, integers: Tensor) -> Tensor:
+        """Integers whose sums the kernels can hold; gradients pass straight through."""
+        pair = self.pairs[call.name]
+        if pair is None:
+            return integers
+        kept = without_overflow(integers.detach().cpu().numpy(), self.axes[call.name], pair)
+        return integers + (torch.from_numpy(kept).to(integers) - integers).detach()
 
     def weight_scales(self, call: Call, weight: Tensor) -> Tensor:
         """A weight's scales, shaped so that they multiply it."""

@@ -4,7 +4,7 @@ import { ProviderError } from './errors.js';
 import { PROVIDERS } from './manifest.js';
 
 const RUNS = {
-  // VNNI instructions are on top of AVX2; the AVX2 file (7-bit weights) is right there too, only less precise.
+  // VNNI instructions are on top of AVX2; the AVX2 file is right there too, only less precise.
   'x86-vnni': ['x86-vnni', 'x86-avx2', 'any'],
   'x86-avx2': ['x86-avx2', 'any'],
   arm64: ['arm64', 'any'],

@@ -25,7 +25,7 @@ namespace detail {
 
 inline bool fits(const Variant& variant, const std::string& isa) {
   if (variant.provider != "cpu" || variant.target == "any") return true;
-  // VNNI instructions are on top of AVX2; the AVX2 file (7-bit weights) is right there too, only less precise.
+  // VNNI instructions are on top of AVX2; the AVX2 file is right there too, only less precise.
   if (isa == "x86-vnni") return variant.target == "x86-vnni" || variant.target == "x86-avx2";
   return (isa == "x86-avx2" || isa == "arm64") && variant.target == isa;
 }
