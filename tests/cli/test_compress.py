@@ -129,7 +129,10 @@ def test_any_point_of_the_front_can_be_bundled_later(run, edgekit, tmp_path):
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in files] == [last["sha256"]]
     travelling = json.loads((tmp_path / "point.edgekit" / "edgekit" / "report.json").read_text())
     assert travelling["stages"] == report["stages"]
-    assert not [each for each in travelling["behaviour"]["broken_samples"]["shown"] if each["picture"]]
+    # Without VNNI int8 may not pay for so small a network: then the original is chosen, and has broken nothing.
+    broken = travelling["behaviour"].get("broken_samples", {"shown": []})
+    assert ("broken_samples" in travelling["behaviour"]) == (report["verdict"]["chosen"] != "fp32")
+    assert not [each for each in broken["shown"] if each["picture"]]
     assert "panels" not in travelling["explanations"]
 
 
