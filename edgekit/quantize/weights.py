@@ -64,19 +64,23 @@ def without_overflow(integers: np.ndarray, axis: int, pair: int | None) -> np.nd
     if pair is None:
         return integers
     rows = _as_multiplied(integers, axis)
-    ordered = rows.reshape(len(rows), -1)
-    even = np.pad(ordered, ((0, 0), (0, ordered.shape[1] % 2))).astype(np.int64)
-    excess = np.where(even[:, 0::2] * even[:, 1::2] > 0, np.abs(even[:, 0::2] + even[:, 1::2]) - pair, 0).clip(0)
-    signs = np.sign(even[:, 0::2])
-    even[:, 0::2] -= signs * (excess - excess // 2)
-    even[:, 1::2] -= signs * (excess // 2)
-    kept = even[:, : ordered.shape[1]].astype(integers.dtype).reshape(rows.shape)
+    pairs = _in_pairs(rows).astype(np.int64)
+    excess = np.where(pairs.prod(axis=2) > 0, np.abs(pairs.sum(axis=2)) - pair, 0).clip(0)
+    pairs -= np.sign(pairs) * np.stack([excess - excess // 2, excess // 2], axis=2)
+    count = rows[0].size
+    kept = pairs.reshape(len(rows), -1)[:, :count].astype(integers.dtype).reshape(rows.shape)
     return np.moveaxis(np.moveaxis(kept, -1, 1), 0, axis)
 
 
 def _as_multiplied(weight: np.ndarray, axis: int) -> np.ndarray:
     """[outputs, ..., inputs], as kernels go through a weight."""
     return np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1)
+
+
+def _in_pairs(rows: np.ndarray) -> np.ndarray:
+    """[outputs, pairs, 2] of what `_as_multiplied` gives, with a zero beside a last one that is alone."""
+    ordered = rows.reshape(len(rows), -1)
+    return np.pad(ordered, ((0, 0), (0, ordered.shape[1] % 2))).reshape(len(rows), -1, 2)
 
 
 def weight_scales(weight: np.ndarray, axis: int, limit: int, pair: int | None = None) -> np.ndarray:
@@ -92,9 +96,8 @@ def weight_scales(weight: np.ndarray, axis: int, limit: int, pair: int | None = 
     others = tuple(index for index in range(weight.ndim) if index != axis)
     scales = np.abs(weight).max(axis=others).astype(np.float64) / limit
     if pair is not None:
-        ordered = _as_multiplied(weight, axis).reshape(weight.shape[axis], -1).astype(np.float64)
-        even = np.pad(ordered, ((0, 0), (0, ordered.shape[1] % 2)))
-        scales = np.maximum(scales, np.abs(even[:, 0::2] + even[:, 1::2]).max(axis=1) / pair)
+        sums = _in_pairs(_as_multiplied(weight, axis).astype(np.float64)).sum(axis=2)
+        scales = np.maximum(scales, np.abs(sums).max(axis=1) / pair)
     # What a file could not hold as a float32 scale is as good as zero.
     return np.where(scales >= np.finfo(np.float32).tiny, scales, 1.0)
 
