@@ -40,6 +40,7 @@ from torch import nn
 from edgekit.compress import Settings
 from edgekit.compress.drafts import file_bytes, float_graph
 from edgekit.device import isa_target
+from edgekit.device.environment import processor_in
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.export import Exported, export
 from edgekit.prune import PrunePlan, analyse, apply, importance, load_plan, plan
@@ -277,8 +278,7 @@ def publish(out: Path) -> None:
     results = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
     processors: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        about = result["environment"]
-        processors.setdefault(f"{about['cpu']['model']} ({about['isa_target']})", []).append(result)
+        processors.setdefault(processor_in(result["environment"]), []).append(result)
     sections = [f"## {name}\n\n{_table(found)}\n" for name, found in sorted(processors.items(), reverse=True)]
     write_atomic(out / "README.md", "\n".join((PREFACE, *sections)))
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from edgekit.device.environment import processor_in
 from edgekit.device.strict_json import parse
 from edgekit.errors import EdgekitError
 from edgekit.store import write_json
@@ -90,11 +91,9 @@ class MeasuredCosts:
     def device(self) -> tuple[str, ...]:
         """What has to be the same for costs to be of one device."""
         about = self.conditions[0]["before"] if self.conditions else {}
-        cpu, versions = about.get("cpu", {}), about.get("versions", {})
+        versions = about.get("versions", {})
         runtime = versions.get("onnxruntime") or versions.get("onnxruntime-gpu")
-        # A virtual machine's processor may be called the same with and without VNNI.
-        named = f"{cpu.get('model')} ({self.isa_target})"
-        return (named, f"onnxruntime {runtime}", self.provider, f"{self.threads} thread(s)")
+        return (processor_in(about), f"onnxruntime {runtime}", self.provider, f"{self.threads} thread(s)")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` takes it back."""

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,12 @@ def processor() -> str:
     >>> processor().endswith(f"({isa_target()})")
     True
     """
-    return f"{cpu_model()} ({isa_target()})"
+    return processor_in({"cpu": {"model": cpu_model()}, "isa_target": isa_target()})
+
+
+def processor_in(about: Mapping[str, Any]) -> str:
+    """The processor that `describe` has written down, as `processor` names it."""
+    return f"{about.get('cpu', {}).get('model')} ({about.get('isa_target')})"
 
 
 def usable_cores() -> int:
