@@ -3,10 +3,10 @@ import textwrap
 import pytest
 
 
-@pytest.fixture
-def project(tmp_path):
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
     """A user's project whose pruning leaves one decision only, so that timings cannot change the plan."""
-    path = tmp_path / "project.py"
+    path = tmp_path_factory.mktemp("project") / "project.py"
     path.write_text(
         textwrap.dedent(
             """
