@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.compress.recovery import train_quantized
+from edgekit.compress.fitting import train_quantized
 from edgekit.compress.settings import Settings
 from edgekit.progress import Progress
 from edgekit.quantize import Climbed, Judged, Quantized, climb

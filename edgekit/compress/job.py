@@ -11,6 +11,7 @@ from torch import nn
 
 from edgekit.compress.budget import Budget
 from edgekit.compress.finish import Candidate, finish, to_come_s
+from edgekit.compress.ladder import Rung
 from edgekit.compress.pricing import Priced, price
 from edgekit.compress.rounds import Outcome, Round, rounds
 from edgekit.compress.run import Run
@@ -25,6 +26,7 @@ from edgekit.compress.stages import (
     selection_latency,
     selection_score,
 )
+from edgekit.compress.teaching import teaching
 from edgekit.errors import EdgekitError, PruneError
 from edgekit.progress import Progress, silent
 from edgekit.prune import Action, Coupling, actions, analyse, importance, resolutions
@@ -109,16 +111,7 @@ class _Job:
         done: list[Round] = []
         if coupling is not None and isinstance(int8, File):
             priced = self._priced(coupling, int8)
-            reserve_s = _reserve_s(self.run)
-            screened = screen(self.run, priced.rungs, coupling, reserve_s=reserve_s)
-            done = rounds(
-                self.run,
-                priced.rungs,
-                screened,
-                coupling,
-                lambda number, model, key: self._judge(number, model, key, plain),
-                reserve_s=reserve_s,
-            )
+            screened, done = self._recovered(priced.rungs, coupling, plain)
         self._improve_last(plain, notes)
         return finish(
             self.run,
@@ -128,6 +121,25 @@ class _Job:
             priced={} if priced is None else {**priced.to_dict(), "screened": [each.to_dict() for each in screened]},
             notes=notes,
         )
+
+    def _recovered(
+        self, rungs: Sequence[Rung[Action]], coupling: Coupling, plain: Sequence[File]
+    ) -> tuple[list[Screened], list[Round]]:
+        """Short recoveries that tell where to aim, and the long ones."""
+        if not rungs:
+            return [], []
+        taught, reserve_s = teaching(self.run, plain), _reserve_s(self.run)
+        screened = screen(self.run, rungs, coupling, taught=taught, reserve_s=reserve_s)
+        done = rounds(
+            self.run,
+            rungs,
+            screened,
+            coupling,
+            lambda number, model, key: self._judge(number, model, key, plain),
+            taught=taught,
+            reserve_s=reserve_s,
+        )
+        return screened, done
 
     def _quantized(self, stage: str, source: File) -> File | str:
         return quantized_file(self.run, stage, source, target=self.run.settings.target)

@@ -16,6 +16,7 @@ from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
 from edgekit.compress.screening import Screened, left_after
+from edgekit.compress.teaching import Teaching
 from edgekit.prune import Action, Coupling, PrunePlan, combine
 from edgekit.stats import Estimate
 from edgekit.validate.behaviour import Figures
@@ -97,6 +98,7 @@ def rounds(
     coupling: Coupling,
     judge: Judge,
     *,
+    taught: Teaching,
     reserve_s: float,
 ) -> list[Round]:
     """Recover the rung that `screened` promises, then a bolder one while the budget holds on selection.
@@ -121,6 +123,7 @@ def rounds(
             f"recovering-round-{number}",
             plan,
             _start(rung, plan, done, screened),
+            taught,
             deadline_s=deadline_s,
             seed=number,
             rate=AGAIN_RATE if following.again else 1.0,

@@ -13,7 +13,6 @@ from edgekit.compress.settings import Settings
 from edgekit.compress.speed import speed_of
 from edgekit.progress import Progress
 from edgekit.store import Store, code_digest, write_json
-from edgekit.training import Choice
 from edgekit.workload import Workload, digest_of
 
 SECONDS = "seconds.json"
@@ -42,8 +41,6 @@ class Run:
         self.settings = settings.suited_to(self.model).suited_to_data(workload, self.model)
         self.splits = workload.splits.digests()
         self.seconds: dict[str, float] = {}
-        self.trains_like: Choice | None = None
-        """How the first recovery computed, which measured it; those after it are of networks like that one."""
         self._store, self._clock = store, clock
         self._identity = {
             "code": code_digest(),

@@ -11,6 +11,7 @@ from edgekit.compress.budget import Budget
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
+from edgekit.compress.teaching import Teaching
 from edgekit.prune import Action, Coupling, combine
 from edgekit.stats import Estimate
 from edgekit.validate import Score, compare, score_torch
@@ -61,7 +62,9 @@ class Screened:
         return {"rung": self.rung, "drop": self.drop.to_dict(), "expected_drop": self.expected.value}
 
 
-def screen(run: Run, rungs: Sequence[Rung[Action]], coupling: Coupling, *, reserve_s: float) -> list[Screened]:
+def screen(
+    run: Run, rungs: Sequence[Rung[Action]], coupling: Coupling, *, taught: Teaching, reserve_s: float
+) -> list[Screened]:
     """Recover rungs for a moment, each from the weights of a milder one where its plan includes that one's.
 
     A single rung needs no choice, and no drop is too large without a limit. `reserve_s` of the time left is for what
@@ -81,6 +84,7 @@ def screen(run: Run, rungs: Sequence[Rung[Action]], coupling: Coupling, *, reser
             f"screening-rung-{rung + 1}",
             plan,
             max(milder, key=lambda each: each.rung).recovered if milder else None,
+            taught,
             deadline_s=SHARE * budget.time_s,
             seed=100 + rung,
             rate=RATE,

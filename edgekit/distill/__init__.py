@@ -10,12 +10,13 @@ from edgekit.distill.batchnorm import reestimate_batchnorm, with_batch_statistic
 from edgekit.distill.distill import DistillConfig, distill, distillation_objective, with_layers
 from edgekit.distill.layers import Match, matched
 from edgekit.distill.losses import decoupled, mixed, standardized, target_and_rest
-from edgekit.distill.teachers import Remembering, Teacher, Unlabelled
+from edgekit.distill.teachers import Frozen, Remembering, Teacher, Unlabelled
 from edgekit.distill.tracing import Call, traced
 
 __all__ = [
     "Call",
     "DistillConfig",
+    "Frozen",
     "Match",
     "Remembering",
     "Teacher",

@@ -13,9 +13,9 @@ from edgekit.training.augmentation import (
     augmented,
     is_fixed,
 )
-from edgekit.training.choice import Objective, in_layout
+from edgekit.training.choice import Objective, in_layout, on_threads
 from edgekit.training.config import Choice, FitConfig, FitResult, Passed
-from edgekit.training.fit import fit
+from edgekit.training.fit import fit, setting_for
 from edgekit.training.suited import OptimizerName, suited, suited_optimizer
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "fit",
     "in_layout",
     "is_fixed",
+    "on_threads",
+    "setting_for",
     "suited",
     "suited_optimizer",
 ]

@@ -142,6 +142,39 @@ def fit(
         return training.run()
 
 
+def setting_for(model: nn.Module, train: Dataset[Any], objective: Objective, config: FitConfig) -> Choice:
+    """How `fit` would compute this training, by a few steps of each setting that `config` leaves open.
+
+    Trainings of such networks on such data take it as `like`, and measure nothing any more.
+
+    Raises:
+        TrainingError: nothing to train on.
+        DataError: the data cannot be loaded.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> data = TensorDataset(torch.ones(8, 1), torch.ones(8, 1))
+    >>> config = FitConfig(epochs=1, batch_size=4, precision="fp32", threads=1)
+    >>> setting_for(nn.Linear(1, 1), data, lambda m, b: (b.call(m) - b.target).abs().mean(), config).precision
+    'fp32'
+    """
+    fabric = fabric_for("fp32")
+    with isolated(derive(config.seed, 4)), reused_memory():
+        return choose(model, _stream(train, model, config, fabric), objective, config, fabric.device)
+
+
+def _stream(train: Dataset[Any], model: nn.Module, config: FitConfig, fabric: Fabric) -> Stream:
+    return Stream(
+        train,
+        model,
+        batch_size=config.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        drop_last=True,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+
+
 class _Training:
     """The state of one training, which is what a checkpoint holds."""
 
@@ -178,16 +211,7 @@ class _Training:
         )
         saved = read_checkpoint(checkpoint, self.identity)
         self.fabric = fabric or fabric_for("fp32")
-        self.stream = Stream(
-            train,
-            model,
-            batch_size=config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            drop_last=True,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-        )
+        self.stream = _stream(train, model, config, self.fabric)
         self.choice = self._chosen(model, saved, like, given=fabric)
         if fabric is None and self.choice.precision != "fp32":
             self.fabric = fabric_for(self.choice.precision)

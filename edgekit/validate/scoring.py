@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -165,16 +165,22 @@ def score(
 
 
 def answers_of(
-    model: Path, *, spec: IOSpec, target: str = "any", provider: str = "cpu", threads: int = 1
+    model: Path,
+    *,
+    spec: IOSpec,
+    target: str = "any",
+    provider: str = "cpu",
+    threads: int = 1,
+    config: Mapping[str, str] | None = None,
 ) -> Callable[[Feeds], Arrays]:
     """What an ONNX file answers in ONNX Runtime; a file with a fixed batch size is fed that many, filled up.
 
-    `target` as for `score`.
+    `target` as for `score`; `config` are more of ONNX Runtime's session configuration entries.
 
     Raises:
         ProviderError: the provider is unknown, absent, or did not take the model.
     """
-    session = open_session(model, provider=provider, threads=threads, config=exact_config(target))
+    session = open_session(model, provider=provider, threads=threads, config={**exact_config(target), **(config or {})})
     size = fixed_batch(spec)
 
     def answer(feeds: Feeds) -> Arrays:

@@ -18,14 +18,15 @@ PLAIN = """
 import sys
 import torch
 from edgekit.cli import main
+from edgekit.compress import teaching
 from edgekit.training import choice
 
-choice.WORTH = 1.0
+choice.WORTH = teaching.WORTH = 1.0
 torch.set_num_threads(1)
 sys.exit(main())
 """
-"""`edgekit` on one thread, with no measurement worth another layout or precision than the plainest: sums would round
-otherwise, and what is fastest may differ between runs on a busy machine."""
+"""`edgekit` on one thread, with no measurement worth another layout, precision or teacher than the plainest: sums would
+round otherwise, and what is fastest may differ between runs on a busy machine."""
 
 
 def command(project, out):
