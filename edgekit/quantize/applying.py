@@ -17,7 +17,7 @@ from edgekit.quantize.layout import wired
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.qdq import insert
 from edgekit.quantize.rewrites import rewrite_again
-from edgekit.quantize.targets import limit_alone
+from edgekit.quantize.targets import PAIR_LIMIT
 from edgekit.store import write_atomic
 
 RECIPE = "edgekit.quantized"
@@ -46,7 +46,7 @@ def apply_plan(model: Path, plan: QuantPlan, path: Path) -> None:
             storage.convert(graph, frozenset(plan.nodes), plan.weight_limit.bit_length())
         at_run_time = frozenset(plan.nodes) & {"static": recurrent, "dynamic": set(plan.nodes)}.get(plan.scheme, set())
         if at_run_time:
-            dynamic.convert(graph, at_run_time, min(plan.weight_limit, limit_alone(plan.target)))
+            dynamic.convert(graph, at_run_time, plan.weight_limit, PAIR_LIMIT.get(plan.target))
     graph.metadata_props[RECIPE] = json.dumps(
         {
             "scheme": plan.scheme,

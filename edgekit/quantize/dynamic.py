@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgekit.quantize.graph import constant, drop_unused_initializers, initializer, replace
 from edgekit.quantize.macs import macs
-from edgekit.quantize.weights import quantized_weight, weight_scales
+from edgekit.quantize.weights import one_scale, quantized_weight, weight_scales
 
 CONTRIB = "com.microsoft"
 LEAST_HIDDEN = 48
@@ -46,14 +46,18 @@ def _refusal(node: ir.Node) -> str | None:
     return f"dynamic int8 is for matrix products and LSTM, not for {node.op_type}"
 
 
-def convert(model: ir.Model, nodes: frozenset[str], weight_limit: int) -> None:
-    """Replace the named nodes in place by ONNX Runtime's dynamic kernels."""
+def convert(model: ir.Model, nodes: frozenset[str], limit: int, pair: int | None = None) -> None:
+    """Replace the named nodes in place by ONNX Runtime's dynamic kernels.
+
+    `limit` is the largest absolute integer of a weight, `pair` that of two neighbours together (see
+    `edgekit.quantize.weights.without_overflow`).
+    """
     graph = model.graph
     quantized: dict[str, tuple[ir.Value, ir.Value, ir.Value]] = {}
     rewrites: dict[str, Callable[[ir.Node], None]] = {
-        "LSTM": lambda node: _lstm(graph, node, weight_limit),
-        "MatMul": lambda node: _product(graph, node, weight_limit, quantized),
-        "Gemm": lambda node: _product(graph, node, weight_limit, quantized),
+        "LSTM": lambda node: _lstm(graph, node, limit, pair),
+        "MatMul": lambda node: _product(graph, node, limit, pair, quantized),
+        "Gemm": lambda node: _product(graph, node, limit, pair, quantized),
     }
     for node in [node for node in graph if node.name in nodes]:
         rewrites[node.op_type](node)
@@ -86,7 +90,7 @@ def product_refusal(node: ir.Node) -> str | None:
     return None
 
 
-def _lstm(graph: ir.Graph, node: ir.Node, limit: int) -> None:
+def _lstm(graph: ir.Graph, node: ir.Node, limit: int, pair: int | None) -> None:
     """Write DynamicQuantizeLSTM: weights as [directions, inputs, 4 * hidden] and a scale for each direction.
 
     A scale for each column, which the kernel takes too, costs it 15 % of its time and gains no accuracy: the gates
@@ -98,8 +102,13 @@ def _lstm(graph: ir.Graph, node: ir.Node, limit: int) -> None:
         weight = constant(inputs[index])
         assert weight is not None
         turned = np.ascontiguousarray(weight.transpose(0, 2, 1))
-        per_direction = weight_scales(turned, 0, limit)
-        integers = quantized_weight(turned, per_direction, 0, limit)
+        per_direction = np.array([one_scale(columns, limit, pair) for columns in turned])
+        integers = np.stack(
+            [
+                quantized_weight(columns, np.full(columns.shape[1], scale), 1, limit, pair)
+                for columns, scale in zip(turned, per_direction, strict=True)
+            ]
+        )
         inputs[index] = initializer(graph, f"{node.name}.{stem}.int8", integers)
         scales.append(initializer(graph, f"{node.name}.{stem}.scale", per_direction.astype(np.float32)))
         zeros.append(initializer(graph, f"{node.name}.{stem}.zero_point", np.zeros(per_direction.shape, np.int8)))
@@ -121,7 +130,11 @@ def _lstm(graph: ir.Graph, node: ir.Node, limit: int) -> None:
 
 
 def _product(
-    graph: ir.Graph, node: ir.Node, limit: int, quantized: dict[str, tuple[ir.Value, ir.Value, ir.Value]]
+    graph: ir.Graph,
+    node: ir.Node,
+    limit: int,
+    pair: int | None,
+    quantized: dict[str, tuple[ir.Value, ir.Value, ir.Value]],
 ) -> None:
     """The chain that ONNX Runtime fuses into one kernel: DynamicQuantizeLinear, MatMulInteger, Cast, Mul (and Add)."""
     source, weight = node.inputs[0], constant(node.inputs[1])
@@ -138,9 +151,9 @@ def _product(
         graph.insert_before(node, measure)
         quantized[key] = (measure.outputs[0], measure.outputs[1], measure.outputs[2])
     values, scale, zero = quantized[key]
-    per_column = weight_scales(weight, 1, limit)
+    per_column = weight_scales(weight, 1, limit, pair)
     scales = _fewest(per_column)
-    rounded = quantized_weight(weight, np.broadcast_to(scales, per_column.shape), 1, limit)
+    rounded = quantized_weight(weight, np.broadcast_to(scales, per_column.shape), 1, limit, pair)
     integers = initializer(graph, f"{stem}.weight.int8", rounded)
     weight_zero = initializer(graph, f"{stem}.weight.zero_point", np.zeros(scales.shape, np.int8))
     weight_scale = initializer(graph, f"{stem}.weight.scale", scales.astype(np.float32))

@@ -30,8 +30,7 @@ class QuantPlan:
         target: the kind of device.
         scheme: `static`, `dynamic`, `half` or `weights`.
         ranges: how activation ranges were chosen; empty where none are needed.
-        weight_limit: largest absolute integer of a weight; in `dynamic` plans 63 keeps AVX2's 16-bit sums from
-            saturating. For `weights` 128 or 8: 8 or 4 bits.
+        weight_limit: largest absolute integer of a weight. For `weights` 128 or 8: 8 or 4 bits.
         activations: for each value of the graph its scale.
         nodes: names of the nodes that are to run in int8.
         reasons: for every other node why it does not.

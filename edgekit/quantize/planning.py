@@ -24,7 +24,7 @@ from edgekit.quantize.placement import ASKED, COMPUTE, Placement
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.ranges import Histogram, Method, affine, choose, symmetric
 from edgekit.quantize.rewrites import rewrite, rewrite_again
-from edgekit.quantize.targets import ACTIVATION, SYMMETRIC, TARGETS, WEIGHT_LIMIT, Target, limit_alone
+from edgekit.quantize.targets import ACTIVATION, SYMMETRIC, TARGETS, WEIGHT_LIMIT, Target
 from edgekit.quantize.weights import mse_scales, output_axis, pair_limit
 from edgekit.spec import Feeds, IOSpec
 
@@ -267,7 +267,7 @@ def _plan(target: str, scheme: str, placement: Placement) -> QuantPlan:
         target=target,
         scheme=scheme,
         ranges="",
-        weight_limit=limit_alone(target) if scheme == "dynamic" else WEIGHT_LIMIT[target],
+        weight_limit=WEIGHT_LIMIT[target],
         activations={},
         nodes=tuple(sorted(placement.nodes)),
         reasons=placement.reasons,

@@ -18,7 +18,7 @@ from edgekit.quantize.placement import Placement
 from edgekit.quantize.plan import QuantPlan, Scale
 from edgekit.quantize.qdq import insert
 from edgekit.quantize.rewrites import rewrite
-from edgekit.quantize.targets import ACTIVATION, WEIGHT_LIMIT, Target, limit_alone
+from edgekit.quantize.targets import ACTIVATION, PAIR_LIMIT, WEIGHT_LIMIT, Target
 
 NOT_BELOW_ZERO = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs")
 KEEPS_SIGN = (
@@ -50,7 +50,7 @@ def sketch(model: ir.Model, target: Target) -> ir.Model:
         insert(twin, placement, _distinct(plan, placement))
         at_run_time &= {str(node.name) for node in graph if node.op_type == "LSTM"}
     if at_run_time:
-        dynamic.convert(twin, frozenset(at_run_time), limit_alone(target))
+        dynamic.convert(twin, frozenset(at_run_time), WEIGHT_LIMIT[target], PAIR_LIMIT.get(target))
     return twin
 
 

@@ -26,15 +26,6 @@ something else of them, and crash on fp16 Transformers (1.32)."""
 NOT_RUN = "not run on such a device"
 
 
-def limit_alone(target: str) -> int:
-    """Largest absolute integer of a weight whose neighbours may be as large.
-
-    >>> limit_alone("x86-avx2"), limit_alone("x86-vnni")
-    (63, 127)
-    """
-    return min(WEIGHT_LIMIT[target], PAIR_LIMIT.get(target, 256) // 2 - 1)
-
-
 def target_here() -> CpuTarget:
     """The target that suits the CPU of this machine.
 

@@ -12,10 +12,10 @@ from edgekit.quantize.placement import COMPUTE
 from edgekit.quantize.plan import QuantPlan
 from edgekit.quantize.targets import PAIR_LIMIT, CpuTarget
 
-_AT_RUN_TIME = frozenset(
-    {"ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearConv"}
-)
-_INTEGER = _AT_RUN_TIME | {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul"}
+_PRODUCTS = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul"})
+"""Operators with weights [.., inputs, outputs] in integers."""
+_CONVOLUTIONS = frozenset({"ConvInteger", "QLinearConv"})
+_INTEGER = _PRODUCTS | _CONVOLUTIONS | {"QuantizeLinear", "DynamicQuantizeLinear"}
 """Operators that go with integer arithmetic: files with weights alone in integers have none of them."""
 SMALLEST_PAIR = min(PAIR_LIMIT.values())
 
@@ -93,12 +93,30 @@ def weight_scales(weight: np.ndarray, axis: int, limit: int, pair: int | None = 
     >>> weight_scales(np.array([[1.28, 1.28]]), 0, 127, 128).round(4).tolist()
     [0.02]
     """
+    return _or_one(_least_scales(weight, axis, limit, pair))
+
+
+def one_scale(weight: np.ndarray, limit: int, pair: int | None = None) -> float:
+    """The symmetric scale for all columns of a product's weight [inputs, outputs], as `weight_scales` has one for each.
+
+    >>> one_scale(np.array([[0.0, 1.27], [0.0, -0.5]]), 127)
+    0.01
+    """
+    return float(_or_one(_least_scales(weight, 1, limit, pair).max(initial=0.0)))
+
+
+def _least_scales(weight: np.ndarray, axis: int, limit: int, pair: int | None) -> np.ndarray:
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    scales = np.abs(weight).max(axis=others).astype(np.float64) / limit
-    if pair is not None:
-        sums = _in_pairs(_as_multiplied(weight, axis).astype(np.float64)).sum(axis=2)
-        scales = np.maximum(scales, np.abs(sums).max(axis=1) / pair)
-    # What a file could not hold as a float32 scale is as good as zero.
+    scales: np.ndarray = np.abs(weight).max(axis=others).astype(np.float64) / limit
+    if pair is None:
+        return scales
+    sums = _in_pairs(_as_multiplied(weight, axis).astype(np.float64)).sum(axis=2)
+    together: np.ndarray = np.abs(sums).max(axis=1) / pair
+    return np.maximum(scales, together)
+
+
+def _or_one(scales: np.ndarray) -> np.ndarray:
+    """What a file could not hold as a float32 scale is as good as zero, and any scale does."""
     return np.where(scales >= np.finfo(np.float32).tiny, scales, 1.0)
 
 
@@ -167,12 +185,20 @@ def target_of(graph: ir.Graph) -> CpuTarget | Literal["any"]:
 
 def _overflows(node: ir.Node) -> bool:
     """Whether weights that a node reads may overflow sums of 16 bits."""
+    if node.op_type in _PRODUCTS | _CONVOLUTIONS:
+        weights = [each for each in map(constant, node.inputs) if each is not None and each.ndim > 1]
+        stored = [each for each in weights if each.dtype == np.int8 and each.size]
+        if node.op_type in _CONVOLUTIONS:
+            return any(_is_too_large(each, 0) for each in stored)
+        return any(_is_too_large(columns, 1) for each in stored for columns in each.reshape(-1, *each.shape[-2:]))
     if node.op_type not in COMPUTE:
-        weights = [constant(value) for value in node.inputs if node.op_type in _AT_RUN_TIME]
-        stored = [each.astype(np.int16) for each in weights if each is not None and each.dtype == np.int8]
-        return any(np.abs(each).max(initial=0) > SMALLEST_PAIR // 2 for each in stored if each.ndim > 1)
+        return False
     turned = node.inputs[1].producer() if node.inputs[1] is not None else None
     integers = constant(turned.inputs[0]) if turned is not None and turned.op_type == "DequantizeLinear" else None
     if integers is None or integers.dtype != np.int8 or not _is_added_in_pairs(node, integers):
         return False
-    return bool((without_overflow(integers, output_axis(node), SMALLEST_PAIR) != integers).any())
+    return _is_too_large(integers, output_axis(node))
+
+
+def _is_too_large(integers: np.ndarray, axis: int) -> bool:
+    return bool((without_overflow(integers, axis, SMALLEST_PAIR) != integers).any())

@@ -161,6 +161,64 @@ def test_which_neighbours_a_kernel_adds_in_16_bits(name, first):
     assert overflows == (isa_target() == "x86-avx2" and first == 0 and "depthwise" not in name)
 
 
+def in_pairs(count, outputs, first):
+    """A weight [inputs, outputs] of which two in four are 100, from `first` on."""
+    return np.repeat(np.where(np.isin(np.arange(count) % 4, (first, first + 1)), 100, 0)[:, None], outputs, 1)
+
+
+def answer_of(nodes, arrays, feeds):
+    graph = onnx.helper.make_graph(
+        nodes,
+        "run time",
+        [
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in feeds.items()
+        ],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    return open_session(model.SerializeToString()).run(None, feeds)[0]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_which_neighbours_a_product_at_run_time_adds_in_16_bits(rows, first):
+    weight = in_pairs(64, 16, first)
+    node = onnx.helper.make_node
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
+        node("MatMulInteger", ["xq", "w", "xz", "wz"], ["sum"]),
+        node("Cast", ["sum"], ["real"], to=onnx.TensorProto.FLOAT),
+        node("Mul", ["xs", "ws"], ["scale"]),
+        node("Mul", ["real", "scale"], ["y"]),
+    ]
+    arrays = {"w": weight.astype(np.int8), "wz": np.zeros(16, np.int8), "ws": np.ones(16, np.float32)}
+    x = np.full((rows, 64), 255, np.float32)
+    overflows = np.abs(answer_of(nodes, arrays, {"x": x}) - x @ weight).max() > 1
+    assert overflows == (isa_target() == "x86-avx2" and first == 0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_which_neighbours_an_lstm_adds_in_16_bits(first):
+    """The sums are those of a reference in numpy, made small enough for the gates to tell them apart."""
+    hidden, inputs, scale = 64, 32, 1e-7
+    weight = in_pairs(inputs, 4 * hidden, first)
+    arrays = {
+        "w": weight[None].astype(np.int8), "r": np.zeros((1, hidden, 4 * hidden), np.int8),
+        "ws": np.float32([scale]), "wz": np.int8([0]), "rs": np.float32([1]), "rz": np.int8([0]),
+    }  # fmt: skip
+    words = ["x", "w", "r", *[""] * 5, "ws", "wz", "rs", "rz"]
+    node = onnx.helper.make_node("DynamicQuantizeLSTM", words, ["y"], hidden_size=hidden, domain="com.microsoft")
+    answer = answer_of([node], arrays, {"x": np.full((1, 1, inputs), 255, np.float32)}).ravel()
+    gate = float(255 * weight[:, 0].sum() * scale)
+    half = 1 / (1 + np.exp(-gate))
+    want = half * np.tanh(half * np.tanh(gate))
+    overflows = np.abs(answer / want - 1).max() > 0.1
+    assert overflows == (isa_target() == "x86-avx2" and first == 0)
+
+
 @pytest.mark.parametrize(("target", "kind"), [("x86-vnni", np.uint8), ("x86-avx2", np.uint8), ("arm64", np.int8)])
 def test_activations_have_the_type_that_the_kernels_take(resnet, int8, target, kind):
     done = int8(resnet, target=target)
