@@ -108,11 +108,10 @@ def one_scale(weight: np.ndarray, limit: int, pair: int | None = None) -> float:
 def _least_scales(weight: np.ndarray, axis: int, limit: int, pair: int | None) -> np.ndarray:
     others = tuple(index for index in range(weight.ndim) if index != axis)
     scales: np.ndarray = np.abs(weight).max(axis=others).astype(np.float64) / limit
-    if pair is None:
-        return scales
-    sums = _in_pairs(_as_multiplied(weight, axis).astype(np.float64)).sum(axis=2)
-    together: np.ndarray = np.abs(sums).max(axis=1) / pair
-    return np.maximum(scales, together)
+    if pair is not None:
+        sums = _in_pairs(_as_multiplied(weight, axis).astype(np.float64)).sum(axis=2)
+        scales = np.maximum(scales, np.abs(sums).max(axis=1) / pair)
+    return scales
 
 
 def _or_one(scales: np.ndarray) -> np.ndarray:
