@@ -28,7 +28,8 @@ from edgekit.workload import Batch, loader
 NETWORK = "the network"
 FAITHFUL_DB = 20.0
 """Signal to noise of a file's answers, against the network's, with which it may teach: they differ by a tenth.
-ResNet-20's int8 file has 30; taught by it, a student came within a tenth of a point of what it got from the network."""
+ResNet-20's int8 file has 31 (without VNNI). Two trainings of a pruned one by the network ended at 85.8 and 85.7 %, two
+by the file, of as many steps, at 85.7 and 86.2."""
 WORTH = 0.05
 """Of a step's time, what another teacher must save to be taken instead of a plainer one."""
 ROUNDS, LOOKS = 3, 2
@@ -39,8 +40,8 @@ ROUNDS, LOOKS = 3, 2
 class Teaching:
     """How recoveries compute, and their teacher: the original network, or a file that answers for it.
 
-    In PyTorch a teacher's answer is a quarter of a recovery's step, and two fifths where half of the student is gone;
-    the files that the run has made of the original answer two to four times as fast.
+    In PyTorch a teacher's answer is a good part of a recovery's step, more the smaller the student is; the files that
+    the run has made of the original mostly answer faster.
 
     Args:
         choice: precision, layout, threads and loading processes.
@@ -131,9 +132,9 @@ def network_teacher(run: Run, choice: Choice) -> Callable[[Batch], Any]:
 
 
 def file_teacher(run: Run, file: File, choice: Choice) -> Callable[[Batch], Any]:
-    """A file of the original, that answers in the form that the network has, which answers what the file does not take.
+    """A file of the original that answers in the network's form; batches that it does not take the network answers.
 
-    In another form than the network's where that has another number of tensors.
+    Where it has another number of tensors than the network, its answer is a tuple of them.
     """
     target = run.settings.target if "plan" in file.details else "any"
     ask = onnx_teacher(file.path, file.spec, target=target, threads=choice.threads)

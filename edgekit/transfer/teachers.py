@@ -22,8 +22,7 @@ def onnx_teacher(
 ) -> Callable[[Batch], tuple[Any, ...]]:
     """A function for `edgekit.distill.distill` that asks an ONNX file in ONNX Runtime.
 
-    On a CPU an int8 file answers several times as fast as the network that it was made from does in PyTorch, and a
-    student cannot tell the two apart.
+    On a CPU an int8 file mostly answers faster than the network that it was made from does in PyTorch.
 
     Args:
         path: the file.
