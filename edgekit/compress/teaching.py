@@ -19,6 +19,7 @@ from edgekit.compress.run import Run
 from edgekit.compress.stages import File
 from edgekit.distill import DistillConfig, Frozen, Teacher, distillation_objective
 from edgekit.errors import DataError
+from edgekit.quantize.judging import db_between
 from edgekit.store import write_json
 from edgekit.training import Choice, on_threads, setting_for
 from edgekit.training.ranks import fabric_for
@@ -173,11 +174,8 @@ def _pair_db(truth: Tensor, answer: Any) -> float:
         return -np.inf
     if not truth.is_floating_point():
         return 200.0 if torch.equal(truth, answer.to(truth.dtype)) else -np.inf
-    noise = float((truth.double() - answer.double()).square().sum())
-    power = float(truth.double().square().sum())
-    if not noise:
-        return 200.0
-    return 10 * float(np.log10(power / noise)) if 0 < power < np.inf and noise < np.inf else -np.inf
+    db = db_between([truth.double().numpy()], [answer.double().numpy()])
+    return db if np.isfinite(db) else -np.inf
 
 
 def _in_form(form: tuple[list[Any], pytree.TreeSpec], said: Sequence[Tensor]) -> Any:

@@ -53,7 +53,7 @@ class Trials:
         """Write the file of a plan, and judge it."""
         apply_plan(self.model, plan, self.path)
         had = outputs_of_file(self.path, self.judges, plan.target)
-        return Trial(plan, self.path.read_bytes(), _sqnr_db(self.wanted, had))
+        return Trial(plan, self.path.read_bytes(), db_between(self.wanted, had))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def sqnr_db(reference: Path, candidate: Path, batches: Sequence[Feeds], target: 
 
     10 log10 of the power of the reference's outputs over the power of the difference; `candidate` is for `target`.
     """
-    return _sqnr_db(outputs_of_file(reference, batches), outputs_of_file(candidate, batches, target))
+    return db_between(outputs_of_file(reference, batches), outputs_of_file(candidate, batches, target))
 
 
 def outputs_of_file(path: Path, batches: Sequence[Feeds], target: str = "any") -> list[np.ndarray]:
@@ -110,10 +110,16 @@ def outputs_of_file(path: Path, batches: Sequence[Feeds], target: str = "any") -
     return [array for feeds in batches for array in session.run(None, dict(feeds))]
 
 
-def _sqnr_db(wanted: Sequence[np.ndarray], had: Sequence[np.ndarray]) -> float:
+def db_between(wanted: Sequence[np.ndarray], had: Sequence[np.ndarray]) -> float:
+    """`sqnr_db` of arrays: of the floating-point ones, in pairs of one shape.
+
+    >>> round(db_between([np.array([10.0, 0.0])], [np.array([10.0, 1.0])]))
+    20
+    """
     signal = noise = 0.0
     for want, have in zip(wanted, had, strict=True):
         if np.issubdtype(want.dtype, np.floating):
             signal += float((want.astype(np.float64) ** 2).sum())
             noise += float(((want.astype(np.float64) - have) ** 2).sum())
-    return 200.0 if noise == 0.0 else min(200.0, 10 * float(np.log10(max(signal, 1e-300) / noise)))
+    # NaN first: the smaller of 200 and NaN would be 200.
+    return 200.0 if noise == 0.0 else min(10 * float(np.log10(max(signal, 1e-300) / noise)), 200.0)
