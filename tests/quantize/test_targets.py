@@ -108,6 +108,26 @@ CONVOLUTIONS = {
 PRODUCTS = {"one row": (1, 18, 16), "eight rows": (8, 64, 16)}
 
 
+def in_pairs(count, first):
+    """Two of four numbers are 100, from `first` on."""
+    return np.where(np.isin(np.arange(count) % 4, (first, first + 1)), 100, 0)
+
+
+def answer_of(nodes, arrays, x, *, optimize=True):
+    """The output `y` of these nodes for `x`, in ONNX Runtime."""
+    make = onnx.helper
+    graph = make.make_graph(
+        nodes,
+        "pairs",
+        [make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x.shape)],
+        [make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    opsets = [make.make_opsetid("", 17), make.make_opsetid("com.microsoft", 1)]
+    model = make.make_model(graph, opset_imports=opsets, ir_version=9)
+    return open_session(model.SerializeToString(), optimize=optimize).run(None, {"x": x})[0]
+
+
 def run_both_ways(op, weight, shape, attributes):
     """Outputs over their scale, from the integer kernel and from the file as it is written; inputs are 255."""
     axis = 0 if op == "Conv" else 1
@@ -118,26 +138,16 @@ def run_both_ways(op, weight, shape, attributes):
         "wz": np.zeros(outputs, np.int8), "step": np.float32(step), "middle": np.uint8(128),
     }  # fmt: skip
     node = onnx.helper.make_node
-    graph = onnx.helper.make_graph(
-        [
-            node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
-            node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
-            node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=axis),
-            node(op, ["xd", "wd"], ["sum"], **attributes),
-            node("QuantizeLinear", ["sum", "step", "middle"], ["yq"]),
-            node("DequantizeLinear", ["yq", "step", "middle"], ["y"]),
-        ],
-        "pairs",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    feeds = {"x": np.full(shape, 255, np.float32)}
-    return [
-        open_session(model.SerializeToString(), optimize=optimize).run(None, feeds)[0] / step
-        for optimize in (True, False)
+    nodes = [
+        node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
+        node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
+        node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=axis),
+        node(op, ["xd", "wd"], ["sum"], **attributes),
+        node("QuantizeLinear", ["sum", "step", "middle"], ["yq"]),
+        node("DequantizeLinear", ["yq", "step", "middle"], ["y"]),
     ]
+    x = np.full(shape, 255, np.float32)
+    return [answer_of(nodes, arrays, x, optimize=optimize) / step for optimize in (True, False)]
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -150,7 +160,7 @@ def test_which_neighbours_a_kernel_adds_in_16_bits(name, first):
     else:
         rows, count, outputs = PRODUCTS[name]
         op, shape, attributes = "MatMul", (rows, count), {}
-    numbers = np.where(np.isin(np.arange(count) % 4, (first, first + 1)), 100, 0)
+    numbers = in_pairs(count, first)
     if op == "Conv":
         numbers = numbers.reshape(high, wide, inputs).transpose(2, 0, 1)
         weight = np.broadcast_to(numbers, (outputs, *numbers.shape))
@@ -161,31 +171,10 @@ def test_which_neighbours_a_kernel_adds_in_16_bits(name, first):
     assert overflows == (isa_target() == "x86-avx2" and first == 0 and "depthwise" not in name)
 
 
-def in_pairs(count, outputs, first):
-    """A weight [inputs, outputs] of which two in four are 100, from `first` on."""
-    return np.repeat(np.where(np.isin(np.arange(count) % 4, (first, first + 1)), 100, 0)[:, None], outputs, 1)
-
-
-def answer_of(nodes, arrays, feeds):
-    graph = onnx.helper.make_graph(
-        nodes,
-        "run time",
-        [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in feeds.items()
-        ],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
-    )
-    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    return open_session(model.SerializeToString()).run(None, feeds)[0]
-
-
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("rows", [1, 8])
 def test_which_neighbours_a_product_at_run_time_adds_in_16_bits(rows, first):
-    weight = in_pairs(64, 16, first)
+    weight = np.repeat(in_pairs(64, first)[:, None], 16, 1)
     node = onnx.helper.make_node
     nodes = [
         node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
@@ -196,7 +185,7 @@ def test_which_neighbours_a_product_at_run_time_adds_in_16_bits(rows, first):
     ]
     arrays = {"w": weight.astype(np.int8), "wz": np.zeros(16, np.int8), "ws": np.ones(16, np.float32)}
     x = np.full((rows, 64), 255, np.float32)
-    overflows = np.abs(answer_of(nodes, arrays, {"x": x}) - x @ weight).max() > 1
+    overflows = np.abs(answer_of(nodes, arrays, x) - x @ weight).max() > 1
     assert overflows == (isa_target() == "x86-avx2" and first == 0)
 
 
@@ -204,14 +193,14 @@ def test_which_neighbours_a_product_at_run_time_adds_in_16_bits(rows, first):
 def test_which_neighbours_an_lstm_adds_in_16_bits(first):
     """The sums are those of a reference in numpy, made small enough for the gates to tell them apart."""
     hidden, inputs, scale = 64, 32, 1e-7
-    weight = in_pairs(inputs, 4 * hidden, first)
+    weight = np.repeat(in_pairs(inputs, first)[:, None], 4 * hidden, 1)
     arrays = {
         "w": weight[None].astype(np.int8), "r": np.zeros((1, hidden, 4 * hidden), np.int8),
         "ws": np.float32([scale]), "wz": np.int8([0]), "rs": np.float32([1]), "rz": np.int8([0]),
     }  # fmt: skip
     words = ["x", "w", "r", *[""] * 5, "ws", "wz", "rs", "rz"]
     node = onnx.helper.make_node("DynamicQuantizeLSTM", words, ["y"], hidden_size=hidden, domain="com.microsoft")
-    answer = answer_of([node], arrays, {"x": np.full((1, 1, inputs), 255, np.float32)}).ravel()
+    answer = answer_of([node], arrays, np.full((1, 1, inputs), 255, np.float32)).ravel()
     gate = float(255 * weight[:, 0].sum() * scale)
     half = 1 / (1 + np.exp(-gate))
     want = half * np.tanh(half * np.tanh(gate))
