@@ -22,8 +22,8 @@ ROUNDS = 3
 WORTH = 0.05
 """How much faster a setting must be to be taken instead of a plainer one."""
 HOPELESS = 2.0
-"""How many times the best step so far a setting's may take before it is not measured any further: where a processor has
-no bf16 instructions, such steps are emulated and take minutes for a large network."""
+"""How many times the best step so far a setting's may take before it is not measured any further: steps in bf16 that
+a processor has kernels but no instructions for may take many times as long."""
 CROWDED = 0.2
 """How much faster half of the threads must be to be taken: a core that is busy now may be free in a minute."""
 
@@ -41,7 +41,8 @@ def choose(
     """Time a few steps of each setting left open, interleaved, on copies of `model`, and take the fastest.
 
     fp32 and contiguous is the plainest; another setting must run (LSTMs in bf16 do not on every processor), be 5 %
-    faster and give a finite loss. `precision` fixes what the caller's Fabric carries. On the CPU threads are halved for
+    faster and give a finite loss. bf16 is not tried on a CPU that PyTorch has no kernels in bf16 for, where it
+    computes in loops. `precision` fixes what the caller's Fabric carries. On the CPU threads are halved for
     as long as that makes the steps a fifth faster.
 
     Raises:
@@ -68,7 +69,7 @@ def _measured(
         begin = clock()
         batches.append(stream.batch(step % max(len(stream), 1)))
         fetch_s.append(clock() - begin)
-    candidates = _candidates(config, batches[0], precision)
+    candidates = _candidates(config, batches[0], device, precision)
     trials = [_Trial(model, objective, device, precision=kind, channels_last=layout) for kind, layout in candidates]
     times = _timed(trials, batches, clock)
     best, best_s = 0, min(times[0][1:])
@@ -153,10 +154,25 @@ def _threads(trial: _Trial, batches: Sequence[Batch], step_s: float, clock: Call
     return best, step_s
 
 
-def _candidates(config: FitConfig, batch: Batch, precision: str | None) -> list[tuple[str, bool]]:
+def has_bf16_kernels(device: torch.device) -> bool:
+    """Whether PyTorch computes in bf16 there with more than loops.
+
+    >>> has_bf16_kernels(torch.device("cuda"))
+    True
+    """
+    if device.type != "cpu":
+        return True
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    # PyTorch has no public name for what it decides its own kernels by.
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+
+
+def _candidates(config: FitConfig, batch: Batch, device: torch.device, precision: str | None) -> list[tuple[str, bool]]:
     images = any(leaf.ndim == 4 for leaf in batch.leaves())
     wanted = precision or config.precision
-    kinds = ("fp32", "bf16") if wanted == "auto" else (wanted,)
+    every_kind = ("fp32", "bf16") if has_bf16_kernels(device) else ("fp32",)
+    kinds = every_kind if wanted == "auto" else (wanted,)
     layouts: Sequence[bool] = (False, True) if config.channels_last == "auto" else (config.channels_last,)
     if not images:
         layouts = (False,)

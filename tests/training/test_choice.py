@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from edgekit.errors import TrainingError
-from edgekit.training import FitConfig, fit
+from edgekit.training import FitConfig, choice, fit
 from edgekit.training.choice import choose
 from edgekit.workload import Stream
 
@@ -92,11 +96,30 @@ def test_a_number_that_is_given_is_not_measured(chosen):
         ({"fp32": 1.0}, "fp32", 1),  # oneDNN has no LSTM in bf16 for processors without AVX-512.
     ],
 )
-def test_bf16_is_left_where_it_is_emulated_or_does_not_run(chosen, step_s, precision, steps):
+def test_bf16_is_left_where_it_is_emulated_or_does_not_run(chosen, step_s, precision, steps, monkeypatch):
+    monkeypatch.setattr(choice, "has_bf16_kernels", lambda _: True)
     found, run = chosen(step_s, kind=Processor, precision="auto", threads=4)
     assert (found.precision, found.step_s) == (precision, pytest.approx(step_s[precision]))
     assert run.count("bf16") == steps
     assert run.count("fp32") == 4
+
+
+def test_bf16_is_not_tried_without_kernels_unless_it_is_asked_for(chosen, monkeypatch):
+    monkeypatch.setattr(choice, "has_bf16_kernels", lambda _: False)
+    found, run = chosen({"fp32": 1.0, "bf16": 0.1}, kind=Processor, precision="auto", threads=4)
+    assert (found.precision, set(run)) == ("fp32", {"fp32"})
+    found, run = chosen({"fp32": 1.0, "bf16": 0.1}, kind=Processor, precision="bf16", threads=4)
+    assert (found.precision, set(run)) == ("bf16", {"bf16"})
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="flags as Linux lists them on x86"
+)
+def test_which_processors_have_kernels_in_bf16():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = set(next(line for line in lines if line.startswith("flags")).split())
+    has = {"avx512bw", "avx512vl", "avx512dq"} <= flags or "avx_ne_convert" in flags
+    assert choice.has_bf16_kernels(torch.device("cpu")) == has
 
 
 def test_a_precision_that_was_asked_for_and_does_not_run_says_why(chosen):
