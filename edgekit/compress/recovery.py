@@ -11,10 +11,10 @@ from torch import nn
 from edgekit.compress.fitting import fit_config, training_data
 from edgekit.compress.run import Run
 from edgekit.compress.settings import Settings
-from edgekit.compress.teaching import Teaching
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.prune import PrunePlan, lift, prune, replay, save
 from edgekit.store import write_json
+from edgekit.transfer import Teaching
 from edgekit.workload import digest_of, loader
 
 NORM_BATCH, NORM_SAMPLES = 128, 512

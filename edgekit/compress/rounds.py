@@ -16,9 +16,9 @@ from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
 from edgekit.compress.screening import Screened, left_after
-from edgekit.compress.teaching import Teaching
 from edgekit.prune import Action, Coupling, PrunePlan, combine
 from edgekit.stats import Estimate
+from edgekit.transfer import Teaching
 from edgekit.validate.behaviour import Figures
 from edgekit.workload import digest_of
 

@@ -11,9 +11,9 @@ from edgekit.compress.budget import Budget
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered, recover
 from edgekit.compress.run import Run
-from edgekit.compress.teaching import Teaching
 from edgekit.prune import Action, Coupling, combine
 from edgekit.stats import Estimate
+from edgekit.transfer import Teaching
 from edgekit.validate import Score, compare, score_torch
 
 SHARE = 0.03

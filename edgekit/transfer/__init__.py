@@ -7,6 +7,7 @@
 
 from edgekit.transfer.classes import Classes, few
 from edgekit.transfer.config import FinetuneConfig, Finetuned, Phase
+from edgekit.transfer.fastest import StandIn, Teaching, fastest_teacher, files_may_teach
 from edgekit.transfer.finetune import finetune
 from edgekit.transfer.head import Head, find_head, with_head
 from edgekit.transfer.probe import Probe, features_of, probe
@@ -24,8 +25,12 @@ __all__ = [
     "Phase",
     "Probe",
     "Stage",
+    "StandIn",
+    "Teaching",
+    "fastest_teacher",
     "features_of",
     "few",
+    "files_may_teach",
     "find_head",
     "finetune",
     "fit_weights",

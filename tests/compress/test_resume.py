@@ -18,10 +18,10 @@ PLAIN = """
 import sys
 import torch
 from edgekit.cli import main
-from edgekit.compress import teaching
 from edgekit.training import choice
+from edgekit.transfer import fastest
 
-choice.WORTH = teaching.WORTH = 1.0
+choice.WORTH = fastest.WORTH = 1.0
 torch.set_num_threads(1)
 sys.exit(main())
 """

@@ -1,22 +1,22 @@
 """Who teaches in recoveries: the network, or a file of it that answers faster and as well."""
 
 import json
-import math
 import textwrap
 
 import pytest
-import torch
 
 from edgekit.compress import Budget, Settings
 from edgekit.compress import teaching as room
 from edgekit.compress.run import Run
 from edgekit.compress.stages import exported_file, quantized_file
-from edgekit.compress.teaching import NETWORK, file_teacher, likeness_db, teaching
+from edgekit.compress.teaching import teaching
 from edgekit.progress import silent
 from edgekit.quantize.targets import target_here
 from edgekit.store import Store
 from edgekit.training import Choice
-from edgekit.workload import Batch, config_from, load_workload
+from edgekit.transfer import Teaching
+from edgekit.transfer.fastest import NETWORK
+from edgekit.workload import config_from, load_workload
 
 PROJECT = """
 import time
@@ -78,50 +78,24 @@ def files(workload, tmp_path_factory):
     return [original, quantized_file(run, "int8", original, target=target_here())]
 
 
-def test_a_file_teaches_where_the_network_is_slow(run, files):
-    taught = teaching(run, files)
-    assert taught.taught_by in {"fp32", "int8"}
-    (about,) = (json.loads(path.read_text()) for path in run._store.root.glob("teaching-*/teaching.json"))
-    seconds = {name: found["seconds"] for name, found in about["teachers"].items()}
-    assert min(seconds, key=seconds.get) == taught.taught_by or seconds[taught.taught_by] < 0.05
-    assert seconds[NETWORK] > 0.05
-    x = torch.randn(5, 3, 12, 12)
-    with torch.no_grad():
-        truth = run.model(x)["logits"]
-    said = taught.teacher(Batch((x,), {}, None))
-    assert list(said) == ["logits"]
-    noise = float((said["logits"] - truth).square().sum() / truth.square().sum())
-    assert noise < 10 ** (-room.FAITHFUL_DB / 10)
-
-
-def test_what_was_found_once_stays(run, files, monkeypatch):
+def test_the_fastest_that_answers_alike_teaches_and_is_not_looked_for_twice(run, files, monkeypatch):
     first = teaching(run, files)
-    monkeypatch.setattr(room, "setting_for", lambda *_: pytest.fail("measured again"))
+    assert first.taught_by in {"fp32", "int8"}
+    (about,) = (json.loads(path.read_text()) for path in run._store.root.glob("teaching-*/teaching.json"))
+    assert about["taught_by"] == first.taught_by
+    assert set(about["teachers"]) == {NETWORK, "fp32", "int8"}
+    monkeypatch.setattr(room, "fastest_teacher", lambda *_, **__: pytest.fail("measured again"))
     again = teaching(run, files)
     assert (again.choice, again.taught_by) == (first.choice, first.taught_by)
 
 
-def test_a_file_with_other_answers_does_not_teach(run, files, monkeypatch):
-    monkeypatch.setattr(room, "FAITHFUL_DB", 1000.0)
-    taught = teaching(run, files)
-    assert taught.taught_by == NETWORK
-    assert taught.teacher is run.model
+def test_an_int8_file_is_asked_as_on_the_cpu_that_it_is_for(run, files, monkeypatch):
+    seen = []
 
+    def looked_at(model, stand_ins, **_):
+        seen.extend((each.name, each.target) for each in stand_ins)
+        return Teaching(choice=PLAIN, taught_by=NETWORK, teacher=model)
 
-def test_what_a_file_does_not_take_the_network_answers(run, files):
-    teacher = file_teacher(run, files[0], PLAIN)
-    x = torch.randn(2, 3, 20, 20)
-    with torch.no_grad():
-        truth = run.model(x)["logits"]
-    torch.testing.assert_close(teacher(Batch((x,), {}, None))["logits"], truth)
-
-
-def test_likeness_is_of_the_worst_tensor():
-    truth = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0]), "c": None}
-    said = {"a": torch.tensor([3.0, 4.5]), "b": torch.tensor([1.0]), "c": None}
-    assert likeness_db(truth, said) == pytest.approx(20.0)  # 25 over a quarter
-    assert likeness_db(truth, truth) == 200.0
-    assert likeness_db(truth, {**said, "b": torch.ones(2)}) == -math.inf
-    assert likeness_db(truth, {**said, "b": torch.tensor([math.nan])}) == -math.inf
-    assert likeness_db(torch.tensor([1, 2]), torch.tensor([1, 3])) == -math.inf
-    assert likeness_db((truth["a"],), truth["a"]) == -math.inf
+    monkeypatch.setattr(room, "fastest_teacher", looked_at)
+    assert teaching(run, files).teacher is run.model
+    assert seen == [("fp32", "any"), ("int8", run.settings.target)]
