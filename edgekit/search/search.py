@@ -154,6 +154,8 @@ def _explored(site: Site, url: str, *, workers: int, clock: _Clock) -> Explored:
     baseline_ms = None if settings.latency else site.baseline()[1]
     for rung in range(len(settings.short)):
         site.reference(rung)
+    if site.teacher is not None:
+        site.who_teaches()
     with storage_at(url) as store:
         study = _study(store, site, baseline_ms)
         _run(study, site, url, workers=workers, clock=clock)

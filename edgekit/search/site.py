@@ -20,7 +20,7 @@ from torch import nn
 
 from edgekit.choices import Option, choosing, replaying
 from edgekit.device.environment import processor
-from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
+from edgekit.distill import DistillConfig, Teacher, distill, reestimate_batchnorm
 from edgekit.errors import EdgekitError, QuantizeError, TrainingError, WorkloadError
 from edgekit.export import Exported, export, mac_count, parameter_count
 from edgekit.export.flat import name_inputs
@@ -28,10 +28,12 @@ from edgekit.profiling.book import CostBook
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize import quantize
 from edgekit.search.settings import SearchSettings
+from edgekit.search.teaching import files_in, make_files
 from edgekit.search.warm import warm_start
 from edgekit.spec import IOSpec
 from edgekit.store import Store, code_digest, key_digest, locking, write_json
 from edgekit.training import FitConfig, augmentation_for, augmented, fit, suited
+from edgekit.transfer import Teaching, fastest_teacher, files_may_teach
 from edgekit.validate import Score, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
     Batch,
@@ -47,7 +49,7 @@ from edgekit.workload import (
     try_out,
 )
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, TEACHING = "weights.safetensors", "teaching.json"
 SPEED_CALIBRATION = 32
 MEASURE_S = 1.5
 """Seconds of timing for a network before it is trained, beside the baseline in the same rounds."""
@@ -121,6 +123,7 @@ class Site:
         )
         self.book = self._opened_book()
         self._store = Store(root / "stages")
+        self._taught: Teacher | None = None
         self._baseline_ms = baseline_ms
         self._identity = {
             "code": code_digest(),
@@ -152,6 +155,11 @@ class Site:
         """The folder of a stage, made unless it is there."""
         return self._store.build(name, {**self._identity, "stage": name, "inputs": dict(key)}, make)
 
+    def common_stage(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """As `stage`, for what all workers need: those that share this folder wait for the one that makes it."""
+        with locking(self.root / "claims" / f"{name}.lock", wait=True):
+            return self.stage(name, key, make)
+
     def claimed(self, values: Values) -> AbstractContextManager[bool]:
         """Whether no other worker that shares this folder is at work on the network; it is claimed within this."""
         return locking(self.root / "claims" / f"{key_digest(dict(values))[:16]}.lock")
@@ -174,7 +182,7 @@ class Site:
                 found = self._timed({"baseline": exported.path}, exported.spec)["baseline"].latency.p50.value
             write_json(folder / "baseline.json", found)
 
-        folder = self.stage("baseline", self._device_key, make)
+        folder = self.common_stage("baseline", self._device_key, make)
         measured = float(json.loads((folder / "baseline.json").read_text()))
         return folder / "baseline.onnx", self._baseline_ms or measured
 
@@ -341,27 +349,55 @@ class Site:
         if self.teacher is None:
             return Score.load(self.trained(self.default, rung))
         teacher = self.teacher
-        return Score.load(self.stage("teacher-score", {}, lambda folder: self.scored(teacher).save(folder)))
+        return Score.load(self.common_stage("teacher-score", {}, lambda folder: self.scored(teacher).save(folder)))
+
+    def who_teaches(self) -> Teacher:
+        """The teacher, or a file of it that answers its trainings faster and as well; measured once on a processor.
+
+        Ranks of torchrun, and GPUs, ask the teacher itself.
+        """
+        assert self.teacher is not None
+        if self._taught is None:
+            self._taught = self.teacher
+            if self.settings.ranks == 1 and files_may_teach():
+                self._taught = self._fastest(self.teacher)
+        return self._taught
+
+    def _fastest(self, teacher: nn.Module) -> Teacher:
+        example, settings = self.workload.example(2), self.settings
+
+        def make(folder: Path) -> None:
+            make_files(folder, lambda path: self._exported(teacher, path), self.workload, settings)
+            files, student = files_in(folder, settings), self.network(self.default)
+            if not files:
+                return
+            found = fastest_teacher(
+                teacher,
+                files,
+                student=student,
+                train=augmented(self.workload.splits.train, self.augment),
+                task=self.workload.task,
+                config=DistillConfig(fit=self._fit_config(student, 0)),
+                example=example,
+            )
+            write_json(folder / TEACHING, found.to_dict())
+
+        folder = self.common_stage("teaching", {"processor": processor()}, make)
+        if not (folder / TEACHING).is_file():
+            return teacher
+        about = json.loads((folder / TEACHING).read_text())
+        return Teaching.from_dict(about, teacher, files_in(folder, settings), example).teacher
 
     def _fitted(
         self, network: nn.Module, rung: int | str, epochs: float, folder: Path, deadline_s: float | None
     ) -> Any:
-        task, settings = self.workload.task, self.settings
-        place = 99 if rung == FULL else int(rung)
-        optimizer, rate = suited(network, settings.optimizer, settings.learning_rate)
-        config = FitConfig(
-            epochs=epochs,
-            learning_rate=rate,
-            optimizer=optimizer,
-            batch_size=settings.batch_size,
-            seed=derive(settings.seed, 8, place) % 2**31,
-        )
+        task, config = self.workload.task, replace(self._fit_config(network, rung), epochs=epochs)
 
         def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
             return task.loss(batch.call(model), batch.target)
 
         def told(step: Step) -> None:
-            self.progress(replace(step, work="full training" if rung == FULL else f"short training {place + 1}"))
+            self.progress(replace(step, work="full training" if rung == FULL else f"short training {int(rung) + 1}"))
 
         common: dict[str, Any] = {
             "checkpoint": folder / "checkpoint.pt",
@@ -371,7 +407,19 @@ class Site:
         train = augmented(self.workload.splits.train, self.augment)
         if self.teacher is None:
             return fit(network, train, objective, config, **common)
-        return distill(network, self.teacher, train, task, DistillConfig(fit=config), **common)
+        return distill(network, self.who_teaches(), train, task, DistillConfig(fit=config), **common)
+
+    def _fit_config(self, network: nn.Module, rung: int | str) -> FitConfig:
+        """How a rung trains; for how long is its own matter."""
+        settings = self.settings
+        optimizer, rate = suited(network, settings.optimizer, settings.learning_rate)
+        return FitConfig(
+            epochs=1,
+            learning_rate=rate,
+            optimizer=optimizer,
+            batch_size=settings.batch_size,
+            seed=derive(settings.seed, 8, 99 if rung == FULL else int(rung)) % 2**31,
+        )
 
     def _on_ranks(
         self, values: Values, rung: int | str, before: Path | None, folder: Path, deadline_s: float | None
