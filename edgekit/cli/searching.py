@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -59,7 +59,8 @@ def search(
         float | None,
         typer.Option(
             help="Points of the metric that the chosen network may lose against the reference: the teacher, or else "
-            "the builder's default network after the same training.",
+            "the builder's default network after the same training. An int8 file that loses more, of a network that "
+            "does not in fp32, has its rounding learned and its most sensitive layers go back to fp32.",
             rich_help_panel=LIMITS,
         ),
     ] = None,
@@ -260,6 +261,8 @@ def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) ->
                 markup=False,
             )
         for number, each in enumerate(front.members, 1):
+            if each.rungs:
+                show.out.print(f"point {number} climbed the quantization ladder: {_climbed(each.rungs)}", markup=False)
             if each.broken:
                 show.out.print(f"point {number} breaks a gate: {'; '.join(each.broken)}", markup=False)
         show.facts(
@@ -303,6 +306,14 @@ def _rows(front: Front, chosen: int | None) -> list[list[str]]:
             ", ".join(f"{name} {value}" for name, value in each.choices.items()),
         ])  # fmt: skip
     return rows
+
+
+def _climbed(rungs: Sequence[Mapping[str, Any]]) -> str:
+    """What was kept of a ladder's rungs, with the drop that each led to."""
+    kept = [rung for rung in rungs if rung["kept"]]
+    return "; ".join(
+        f"{rung['name']}{f' ({note})' if (note := rung['note']) else ''}: drop {rung['drop']:.2f}" for rung in kept
+    )
 
 
 def _verdict(chosen: int | None, *, max_drop: float | None) -> str:

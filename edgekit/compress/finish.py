@@ -191,6 +191,7 @@ def _front(root: Path, candidates: Sequence[Candidate], tested: Mapping[str, Any
             target=plan["target"] if plan else "any",
             choices={"round": candidate.round},
             test=tested.get(point.name, {}),
+            rungs=candidate.file.details.get("rungs", ()),
         )
 
     return [member(point) for point in front(points)]

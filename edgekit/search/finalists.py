@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -17,11 +17,12 @@ from edgekit.export import Exported, export
 from edgekit.progress import Step
 from edgekit.quantize import Quantized, quantize
 from edgekit.search.front import Point, front
+from edgekit.search.improving import holds, improved, selection_score
 from edgekit.search.record import Member
 from edgekit.search.site import FULL, Site, Values
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
-from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, score, validate
+from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, validate
 from edgekit.validate.behaviour import figures_of
 
 MODEL = "model.onnx"
@@ -39,6 +40,7 @@ class Made:
     sha256: str
     precision: str
     choices: Values
+    rungs: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[in
             choices=dict(by_name[point.name].choices),
             test=test["rows"][point.name],
             broken=broken[point.name],
+            rungs=by_name[point.name].rungs,
         )
         for point in best
     )
@@ -148,12 +151,13 @@ def _finished(
     else:
         (reference,) = timed(lambda: [_exported(site, REFERENCE, {}, "teacher", lambda: site.teacher)])
     for name, values in finalists.items():
-        files += timed(partial(_files, site, name, values, trained(values)))
+        files += timed(partial(_files, site, name, values, trained(values), reference))
     site.progress(Step("finalists", count, count))
     return reference, files
 
 
-def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
+def _files(site: Site, name: str, values: Values, folder: Path, reference: Made) -> list[Made]:
+    """The fp32 file, the int8 file, and a better one where that one alone misses the limits."""
     source = _exported(site, name, values, folder.name, lambda: site.with_weights(values, folder))
     settings = site.settings
 
@@ -189,7 +193,14 @@ def _files(site: Site, name: str, values: Values, folder: Path) -> list[Made]:
         precision="int8",
         choices=values,
     )
-    return [source, int8]
+    base = _scored(site, reference)
+    if holds(site, _scored(site, int8), base) or not holds(site, _scored(site, source), base):
+        return [source, int8]
+    better, rungs = improved(site, int8.path, quantized, source.path, base)
+    sha256 = file_sha256(better.path)
+    if sha256 == int8.sha256:
+        return [source, int8]
+    return [source, int8, replace(int8, name=f"{name}-improved", path=better.path, sha256=sha256, rungs=rungs)]
 
 
 def _exported(site: Site, name: str, values: Values, weights: str, model: Callable[[], Any]) -> Made:
@@ -258,16 +269,7 @@ def _scored(site: Site, made: Made) -> Score:
     """A file's answers on the selection split."""
 
     def make(folder: Path) -> None:
-        score(
-            made.path,
-            site.workload.splits.selection,
-            site.workload.task,
-            spec=made.spec,
-            target=site.settings.target,
-            threads=site.settings.threads,
-            seed=site.settings.seed,
-            progress=site.progress,
-        ).save(folder)
+        selection_score(site, made.path, made.spec, site.settings.target).save(folder)
 
     return Score.load(site.stage("score", {"file": made.sha256}, make))
 

@@ -34,6 +34,7 @@ class Member:
         choices: what it was made by.
         test: metric and drop on the test split, latency and ratio measured there, JSON-ready.
         broken: gates that it breaks on the selection split, in words; there are such points only where none holds all.
+        rungs: of the quantization ladder that led to the file, if there was one, JSON-ready.
     """
 
     point: Point
@@ -45,6 +46,7 @@ class Member:
     choices: Mapping[str, Any]
     test: Mapping[str, Any] = field(default_factory=dict)
     broken: Sequence[str] = ()
+    rungs: Sequence[Mapping[str, Any]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -55,7 +57,8 @@ class Member:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
         plain = {name: data[name] for name in cls.__slots__ if name in data and name != "point"}
-        return cls(**{**plain, "point": point_from(data), "broken": tuple(data.get("broken", ()))})
+        tuples = {name: tuple(data.get(name, ())) for name in ("broken", "rungs")}
+        return cls(**{**plain, **tuples, "point": point_from(data)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

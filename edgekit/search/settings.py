@@ -43,9 +43,10 @@ class SearchSettings:
         time_s: seconds for all of it, the full training of the finalists included; fewer trials if it ends before.
         aims: what is to be small: `latency`, `drop`, `size`. Several make a front.
         max_latency_ms: slower networks are not trained.
-        max_drop: points of the metric that the chosen one may be worse than the reference.
-        gates: limits on what else may differ from the reference; finalists that break one are left off the front where
-            others hold all. That on robustness needs perturbed inputs and is not for a search.
+        max_drop: points of the metric that the chosen one may be worse than the reference. A finalist's int8 file that
+            is, while its fp32 file is not, climbs the quantization ladder (`edgekit.quantize.climb`).
+        gates: limits on what else may differ from the reference; likewise. Finalists that break one are left off the
+            front where others hold all. That on robustness needs perturbed inputs and is not for a search.
         teacher: a trained model to distill from, and the reference of all drops. Without it both are missing, and the
             reference is the builder's default network, trained like the others.
         weights: a trained model whose weights new networks start from, where names and shapes allow.

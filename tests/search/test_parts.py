@@ -126,6 +126,7 @@ def a_front(tmp_path, config_for):
         target="any",
         choices={"width": 4},
         test={"x": 1},
+        rungs=({"name": "mixed precision", "drop": 0.4, "kept": True},),
     )
     slower = point("b", 2.0, -0.5)
     other = Member(**{**{n: getattr(member, n) for n in Member.__slots__}, "point": slower})
