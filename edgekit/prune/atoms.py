@@ -51,3 +51,8 @@ class Atoms:
     def is_pinned(self, atom: int) -> bool:
         """Whether `atom` must stay."""
         return self.root(atom) == PINNED
+
+    def stay_alike(self, left: np.ndarray, right: np.ndarray) -> bool:
+        """Whether of two arrays of atoms of one shape, element by element, both are pinned or neither is."""
+        pairs = zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)
+        return all(self.is_pinned(a) == self.is_pinned(b) for a, b in pairs)

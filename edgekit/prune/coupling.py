@@ -193,11 +193,13 @@ def couple(model: nn.Module, example: Batch) -> Coupling:
         elif node.op == "output":
             for source in node.all_input_nodes:
                 walk.pin(walk.values[source], "an output of the model")
+    blocks = find_blocks(program, model, example)
+    layers = find_layers(program, model, blocks).tied(walk)
     producers, scales = _roles(program, first)
     groups = _groups(tensors, atoms, producers)
     return Coupling(
         groups=groups,
-        blocks=(*find_blocks(program, model, example), *find_layers(program, model)),
+        blocks=(*blocks, *layers),
         frozen=_frozen(tensors, atoms, unknown),
         sizes=tensor_sizes(model),
         producers=producers,

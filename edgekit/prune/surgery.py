@@ -15,7 +15,7 @@ from edgekit.prune.blocks import ResidualBlock, remove, unfuse
 from edgekit.prune.coupling import first_names, tensor_sizes, tensors_of, without_caches
 from edgekit.prune.norms import read_the_rest
 from edgekit.prune.plan import PrunePlan, fingerprint
-from edgekit.prune.recurrent_layers import RecurrentLayer, drop_layers, original_name, skip_layers
+from edgekit.prune.recurrent_layers import PassingSequence, RecurrentLayer, drop_layers, original_name, skip_layers
 from edgekit.prune.residual import FEATURES_LAST
 from edgekit.prune.resize import CHANNELS_FIRST, TRANSPOSED, resize
 from edgekit.prune.resolution import scale_input
@@ -43,14 +43,24 @@ def apply(model: nn.Module, plan: PrunePlan) -> nn.Module:
     for name, attributes in plan.counts.items():
         for attribute, value in attributes.items():
             setattr(modules[name], attribute, value)
+    _take_out(pruned, modules, plan)
+    if plan.resolution is not None:
+        scale_input(pruned, plan.resolution)
+    return pruned
+
+
+def _take_out(pruned: nn.Module, modules: Mapping[str, nn.Module], plan: PrunePlan) -> None:
+    """The blocks and the recurrent layers of a plan, in place."""
     for block in plan.blocks:
         if isinstance(block, ResidualBlock):
             remove(pruned, block, _narrowed_shape(modules[block.last], block, plan))
     for name, layers in _lost_layers(plan).items():
-        drop_layers(modules[name], layers)
-    if plan.resolution is not None:
-        scale_input(pruned, plan.resolution)
-    return pruned
+        module = modules[name]
+        assert isinstance(module, nn.RNNBase)
+        if 0 in layers:
+            pruned.set_submodule(name, PassingSequence(module))
+        else:
+            drop_layers(module, layers)
 
 
 def _owner(name: str) -> str:
@@ -117,7 +127,7 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
     for block in plan.blocks:
         if isinstance(block, ResidualBlock):
             wrong += [repr(name) for name in (block.last, block.ending, *block.modules) if name not in modules]
-        elif not 1 <= block.layer < getattr(modules.get(block.module), "num_layers", 0):
+        elif not _has_layer(modules.get(block.module), block.layer):
             wrong.append(f"layer {block.layer} of {block.module!r}")
     wrong += [f"channels in front of {name!r}" for name in plan.norms if name not in modules]
     wrong += [
@@ -133,6 +143,13 @@ def check_fit(model: nn.Module, plan: PrunePlan) -> None:
             rule="tensors, indexes and modules that the model has",
             way_out="the plan was edited; prune again",
         )
+
+
+def _has_layer(module: nn.Module | None, layer: int) -> bool:
+    """Whether a module has that layer, and it may go: the first one only if there is no other."""
+    if not isinstance(module, nn.RNNBase):
+        return False
+    return layer == 0 if module.num_layers == 1 else 1 <= layer < module.num_layers
 
 
 def masked(model: nn.Module, plan: PrunePlan) -> nn.Module:

@@ -77,6 +77,17 @@ class Recurrent(nn.Module):
         return self.head(self.rnn(torch.relu(self.embed(x)))[0][:, -1])
 
 
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.LSTM(4, 8, batch_first=True), nn.LSTM(8, 8, batch_first=True)
+        self.three, self.head = nn.GRU(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.two(self.one(x)[0])[0]
+        return self.head(self.three(x.transpose(0, 1))[0][-1])
+
+
 class Stated(nn.Module):
     """The states come in and go out: they are as wide as the user says."""
 
@@ -188,6 +199,8 @@ def reshapes(model):
         (lambda: Recurrent(num_layers=3), (2, 6, 4), {"rnn": [0, 5]}, ["rnn.layer1"]),
         (lambda: Recurrent(nn.GRU, num_layers=2, bidirectional=True), (2, 6, 4), {"rnn": [3, 4, 5]}, []),
         (lambda: Recurrent(bias=False), (2, 6, 4), {"rnn": [1, 7]}, []),
+        (Stack, (2, 6, 4), {"one": [1, 4, 7]}, ["two"]),
+        (Stack, (2, 6, 4), {}, ["two"]),
         (Stated, (2, 6, 4), {"rnn": [2, 3]}, []),
         (Packed, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
         (Padded, (2, 5, 24), {"qkv": [0, 2, 3]}, []),
@@ -196,7 +209,8 @@ def reshapes(model):
     ],
     ids=[
         *("widths", "a stream and a block", "blocks", "a flattened size", "tokens", "a block of tokens", "units"),
-        *("units and a layer", "units of both ways", "units without biases", "the last state"),
+        *("units and a layer", "units of both ways", "units without biases"),
+        *("units and a module of a stack", "a module of a stack", "the last state"),
         *("heads", "heads behind a mask", "pixels of channels", "a mixture"),
     ],
 )

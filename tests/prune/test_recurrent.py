@@ -356,6 +356,96 @@ def test_layers_whose_states_are_counted_stay_and_units_go(kit):
     assert outcome.model.head.in_features == 8
 
 
+class Stack(nn.Module):
+    """Recurrent modules of a layer each, one behind the other; the second starts from zeros that it asks the size of.
+
+    Args:
+        reads: `sequence`, or `states` where the head reads the second module's last state, too.
+        ends: whether the third module's sequence is the answer.
+    """
+
+    def __init__(self, reads="sequence", *, ends=False, both=False):
+        super().__init__()
+        width = 16 if both else 8
+        self.one = nn.LSTM(5, 8, batch_first=True, bidirectional=both)
+        self.norm, self.drop = nn.LayerNorm(width), nn.Dropout(0.5)
+        self.two = nn.LSTM(width, 8, batch_first=True, bidirectional=both)
+        self.three = nn.GRU(width, 8, batch_first=True, bidirectional=both)
+        self.head, self.reads, self.ends = nn.Linear(width, 3), reads, ends
+
+    def forward(self, x):
+        self.two.flatten_parameters()
+        x = self.drop(self.norm(self.one(x)[0]))
+        start = x.new_zeros(2 if self.two.bidirectional else 1, len(x), self.two.hidden_size)
+        x, (hidden, _) = self.two(x, (start, start))
+        y, _ = self.three(x)
+        if self.ends:
+            return y
+        return self.head(y[:, -1]) + (self.head(hidden[-1]) if self.reads == "states" else 0)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("gone", [["two"], ["three"], ["two", "three"]])
+def test_a_module_of_a_stack_goes_whole(kit, gone, both):
+    net = kit.settle(Stack(both=both))
+    coupling = room.analyse(net, kit.batch(4, 5))
+    assert [block.name for block in coupling.blocks] == ["two", "three"]
+    assert "2 recurrent layers" in str(coupling)
+    # One that may go has the units of the one it gives way to.
+    (group,) = coupling.groups
+    assert {"one.weight_hh_l0", "two.weight_hh_l0", "three.weight_hh_l0", "norm.weight"} <= {
+        n for n, _ in group.tensors
+    }
+    whole = room.make_plan(coupling, blocks=gone)
+    assert str(whole).splitlines()[0] == f"{gone[0]}: removed, its input goes on"
+    assert room.PrunePlan.from_dict(json.loads(json.dumps(whole.to_dict()))) == whole
+    pruned = room.prune(net, kit.batch(4, 5), whole).model
+    x = torch.randn(3, 7, 5)
+    with torch.no_grad():
+        y = net.norm(net.one(x)[0])
+        for name in ("two", "three"):
+            y = y if name in gone else getattr(net, name)(y)[0]
+        torch.testing.assert_close(pruned(x), net.head(y[:, -1]))
+    assert not any(name.partition(".")[0] in gone for name in pruned.state_dict())
+    # With widths, by the proof.
+    both_kinds = room.make_plan(coupling, {group.name: [0, 2, 5]}, gone)
+    smaller = room.prune(net, kit.batch(4, 5), both_kinds).model
+    assert smaller.one.hidden_size == 3
+    assert smaller(x).shape == (3, 3)
+    assert both_kinds.includes(whole)
+    assert both_kinds.includes(room.make_plan(coupling, {group.name: [0, 2, 5, 7]}, gone[:1]))
+
+
+def test_a_stack_without_a_module_replays_and_lifts(kit, tmp_path):
+    def fresh():
+        return kit.settle(Stack())
+
+    net = fresh()
+    plan = room.make_plan(room.analyse(net, kit.batch(4, 5)), {"norm": [0, 2, 5]}, ["two"])
+    pruned = room.prune(net, kit.batch(4, 5), plan).model
+    with torch.no_grad():
+        for value in pruned.parameters():
+            value.add_(torch.randn_like(value))
+    room.save(tmp_path, plan, pruned)
+    assert digest_of(room.replay(fresh, tmp_path)) == digest_of(pruned)
+    lifted = room.lift(net, pruned, plan)
+    assert digest_of(room.apply(lifted, plan)) == digest_of(pruned)
+    assert torch.equal(lifted.two.weight_ih_l0, net.two.weight_ih_l0)
+
+
+def test_a_module_whose_states_are_read_stays(kit):
+    coupling, _ = kit.check(kit.settle(Stack("states")), kit.batch(4, 5), exact=False)
+    assert [block.name for block in coupling.blocks] == ["three"]
+
+
+def test_units_that_can_go_are_worth_more_than_a_module_that_could(kit):
+    # The answer has the third module's units: tied to them, those of the others would have to stay.
+    coupling, outcome = kit.check(kit.settle(Stack(ends=True)), kit.batch(4, 5), exact=False)
+    assert [block.name for block in coupling.blocks] == ["two"]
+    assert outcome.model.one.hidden_size == outcome.model.two.hidden_size == 4
+    assert outcome.model.three.hidden_size == 8
+
+
 def test_a_plan_that_takes_a_layer_that_there_is_not(kit):
     net = kit.settle(Reader(nn.GRU(6, 8, 2)))
     plan = room.make_plan(room.analyse(net, kit.batch(4, 5)), blocks=["layer.layer1"])
