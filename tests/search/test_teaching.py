@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -117,3 +119,17 @@ def test_ranks_and_gpus_ask_the_teacher_itself(reason, site_with, monkeypatch):
     site = site_with("slow", ranks=2 if reason == "ranks" else 1)
     assert site.who_teaches() is site.teacher
     assert not list((site.root / "stages").glob("teaching-*"))
+
+
+def test_what_all_workers_need_is_made_by_one_while_the_others_wait(site_with):
+    made, site = [], site_with("slow")
+
+    def make(folder):
+        made.append(folder)
+        time.sleep(0.3)
+        (folder / "out").write_text("whole")
+
+    with ThreadPoolExecutor(3) as workers:
+        folders = list(workers.map(lambda _: site.common_stage("common", {}, make), range(3)))
+    assert len(made) == 1
+    assert {(folder / "out").read_text() for folder in folders} == {"whole"}
