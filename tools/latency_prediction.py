@@ -1,20 +1,24 @@
 """Predict the latency of whole networks from their pieces, measure it, and publish by how much the two differ.
 
-    python tools/latency_prediction.py                       # what tools/quantizer_table.py exported
+    python tools/latency_prediction.py                       # the reference networks, with new weights
     python tools/latency_prediction.py a.onnx b.onnx         # other fp32 files
     python tools/latency_prediction.py --table               # measure nothing, write the page again
 
-Each fp32 file gets an int8 twin (random calibration data: speed does not depend on the numbers). A network is timed as
-a whole before and after its pieces, and all of it again if those timings differ by more than 8 %, which tells of other
-work on the machine. Report, page and picture go to artifacts/latency_prediction.
+Speed does not depend on weights, so that none have to be trained, nor on what int8 ranges are from: each fp32 file gets
+an int8 twin by random data. A network is timed as a whole before and after its pieces, and all of it again if those
+timings differ by more than 8 %, which tells of other work on the machine. Report and picture of each kind of processor,
+and the page of all, go to artifacts/latency_prediction.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.device.environment import processor_in
 from edgekit.errors import EdgekitError
 from edgekit.store import write_atomic, write_json
 
@@ -31,8 +36,8 @@ if TYPE_CHECKING:  # --help need not wait for them.
     from edgekit.device.request import Timed
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT, RUNS = ROOT / "artifacts" / "latency_prediction", ROOT / "edgekit-runs" / "quantizers"
-REPORT, PAGE, PICTURE = "predictions.json", "README.md", "latency_prediction.svg"
+OUT = ROOT / "artifacts" / "latency_prediction"
+REPORT, PAGE, PICTURE = "predictions", "README.md", "latency_prediction"
 PRECISIONS = ("fp32", "int8")
 GOAL = 0.10
 INDEXES = 4
@@ -58,18 +63,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if not options.table:
-            files = {_name(path): path for path in options.files or sorted(RUNS.glob("*/fp32.onnx"))}
-            if not files:
-                parser.error("no files: name some, or let tools/quantizer_table.py export the reference networks")
-            for report in measured(files, time_s=options.time, whole_s=options.whole):
-                write_json(options.out / REPORT, report)
-        report = json.loads((options.out / REPORT).read_text())
+            _measure(options)
     except EdgekitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    write_atomic(options.out / PAGE, page(report))
-    write_atomic(options.out / PICTURE, picture(report))
+    publish(options.out)
     return 0
+
+
+def _measure(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="edgekit-networks-") as folder:
+        files = {path.stem: path for path in options.files} or exported(Path(folder))
+        for report in measured(files, time_s=options.time, whole_s=options.whole):
+            write_json(options.out / f"{REPORT}-{_target(report)}.json", report)
+
+
+def exported(folder: Path) -> dict[str, Path]:
+    """The fp32 files of the reference networks that are compared elsewhere; by name."""
+    import torch
+    from reference.catalogue import COMPARED, HERE
+
+    sys.path.insert(0, str(HERE))
+    weights, files = folder / "weights", dict[str, Path]()
+    weights.mkdir()
+    for name, reference in COMPARED.items():
+        if reference.training:  # The user project comes with its own.
+            torch.manual_seed(0)
+            network = importlib.import_module(Path(reference.training[0]).stem).RECIPES[name].network()
+            torch.save(network.state_dict(), weights / f"{reference.weights}.pt")
+        files[name] = folder / f"{name}.onnx"
+        words = [sys.executable, "-m", "edgekit", "export", reference.model, *reference.workload, "--out", files[name]]
+        found = {**os.environ, "EDGEKIT_REFERENCE_WEIGHTS": str(weights)}
+        subprocess.run(words, cwd=ROOT, env=found, check=True)
+    return files
+
+
+def publish(out: Path) -> None:
+    """Write the page and the pictures of the reports in `out`."""
+    reports = read(out)
+    write_atomic(out / PAGE, page(reports).encode())
+    for report in reports:
+        write_atomic(out / f"{PICTURE}-{_target(report)}.svg", picture(report))
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The reports in `out`, one for each kind of processor."""
+    return [json.loads(path.read_text()) for path in sorted(out.glob(f"{REPORT}-*.json"), reverse=True)]
+
+
+def _target(report: Mapping[str, Any]) -> str:
+    return str(report["conditions"]["before"]["isa_target"])
 
 
 def measured(files: Mapping[str, Path], *, time_s: float, whole_s: float) -> Iterator[dict[str, Any]]:
@@ -108,14 +151,12 @@ def errors(report: Mapping[str, Any], precision: str) -> list[float]:
     return [abs(row["error"]) for row in report["rows"] if row["precision"] == precision]
 
 
-def page(report: Mapping[str, Any]) -> str:
-    """The README of a report."""
-    about = report["conditions"]["before"]
-    introduction = (
+def page(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The README of reports."""
+    about = (
         "The latency of whole networks, predicted from small graphs of their operators (`edgekit profile`), against "
-        f"what ONNX Runtime takes for them: {report['threads']} thread, batch 1, {about['cpu']['model']} "
-        f"({about['isa_target']}), onnxruntime {about['versions']['onnxruntime']}. No correction is learnt from other "
-        "networks. `python tools/latency_prediction.py` makes it again."
+        "what ONNX Runtime takes for them, batch 1. No correction is learnt from other networks. "
+        "`python tools/latency_prediction.py` makes it again."
     )
     scatter = (
         "Each network was timed as a whole five times, before and after its pieces, each time in a session of its own; "
@@ -124,10 +165,19 @@ def page(report: Mapping[str, Any]) -> str:
         "most; the last attempt is shown, whatever its error. Without these precautions, some networks were off by 15 "
         "to 40 % on this shared machine, other ones in each run: costs taken on a busy device predict a busy device."
     )
+    lines = ["# Predicted and measured latency", "", about, "", scatter]
+    for report in reports:
+        lines += ["", *_section(report)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(report: Mapping[str, Any]) -> list[str]:
+    about = report["conditions"]["before"]
+    threads = f"{report['threads']} thread{'' if report['threads'] == 1 else 's'}"
     lines = [
-        "# Predicted and measured latency",
+        f"## {processor_in(about)}",
         "",
-        introduction,
+        f"{threads}, onnxruntime {about['versions']['onnxruntime']}.",
         "",
         "| | networks | median error | worst error |",
         "|---|---|---|---|",
@@ -137,9 +187,7 @@ def page(report: Mapping[str, Any]) -> str:
         lines.append(f"| {precision} | {len(found)} | {statistics.median(found):.1%} | {max(found):.1%} |")
     lines += [
         "",
-        f"![predicted against measured latency]({PICTURE})",
-        "",
-        scatter,
+        f"![predicted against measured latency]({PICTURE}-{_target(report)}.svg)",
         "",
         "| network | precision | measured (slowest) | predicted | error | pieces | graphs timed | attempts |",
         "|---|---|---|---|---|---|---|---|",
@@ -147,11 +195,10 @@ def page(report: Mapping[str, Any]) -> str:
     for row in report["rows"]:
         wholes = row["measured_us"]
         missed = " **over the goal**" if abs(row["error"]) > GOAL else ""
-        measured_us = f"{min(wholes):.1f} µs ({max(wholes):.1f})"
         cells = (
             row["name"],
             row["precision"],
-            measured_us,
+            f"{min(wholes):.1f} µs ({max(wholes):.1f})",
             f"{row['predicted_us']:.1f} µs",
             f"{row['error']:+.1%}{missed}",
             str(row["pieces"]),
@@ -159,7 +206,7 @@ def page(report: Mapping[str, Any]) -> str:
             str(row["attempts"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def picture(report: Mapping[str, Any]) -> bytes:
@@ -249,11 +296,6 @@ def _whole_us(path: Path, time_s: float) -> float:
     }
     calls = {"whole": lambda: session.run(None, feeds)}
     return 1e3 * measure(calls, time_s=time_s, width=0)["whole"].p50.value
-
-
-def _name(path: Path) -> str:
-    """A file's own name, or its folder's where all files are called fp32."""
-    return path.parent.name if path.stem == "fp32" else path.stem
 
 
 if __name__ == "__main__":
