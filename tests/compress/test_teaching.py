@@ -3,46 +3,34 @@
 import json
 import textwrap
 
+import numpy as np
 import pytest
+import torch
 
 from edgekit.compress import Budget, Settings
 from edgekit.compress import teaching as room
 from edgekit.compress.run import Run
 from edgekit.compress.stages import exported_file, quantized_file
 from edgekit.compress.teaching import teaching
+from edgekit.device.session import open_session
+from edgekit.device.variants import exact_config
 from edgekit.progress import silent
 from edgekit.quantize.targets import target_here
 from edgekit.store import Store
 from edgekit.training import Choice
 from edgekit.transfer import Teaching
 from edgekit.transfer.fastest import NETWORK
-from edgekit.workload import config_from, load_workload
+from edgekit.workload import Batch, config_from, load_workload
 
 PROJECT = """
-import time
-
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
 
-class Net(nn.Module):
-    # Every answer in PyTorch takes 50 ms longer than it has to.
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3), nn.Linear(16, 4)
-
-    def forward(self, x):
-        if not torch.compiler.is_compiling():
-            time.sleep(0.05)
-        x = torch.relu(self.b(torch.relu(self.a(x))))
-        return {"logits": self.head(x.mean((2, 3)))}
-
-
 def model():
     torch.manual_seed(0)
-    return Net().eval()
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3), nn.Flatten(), nn.Linear(256, 4)).eval()
 
 
 def data():
@@ -78,24 +66,44 @@ def files(workload, tmp_path_factory):
     return [original, quantized_file(run, "int8", original, target=target_here())]
 
 
-def test_the_fastest_that_answers_alike_teaches_and_is_not_looked_for_twice(run, files, monkeypatch):
-    first = teaching(run, files)
-    assert first.taught_by in {"fp32", "int8"}
-    (about,) = (json.loads(path.read_text()) for path in run._store.root.glob("teaching-*/teaching.json"))
-    assert about["taught_by"] == first.taught_by
-    assert set(about["teachers"]) == {NETWORK, "fp32", "int8"}
-    monkeypatch.setattr(room, "fastest_teacher", lambda *_, **__: pytest.fail("measured again"))
-    again = teaching(run, files)
-    assert (again.choice, again.taught_by) == (first.choice, first.taught_by)
+@pytest.fixture
+def found(monkeypatch):
+    """Has a measurement end so; what it was asked about."""
+
+    def to_be(taught_by):
+        asked = []
+
+        def measured(model, stand_ins, **_):
+            asked.extend((each.name, each.target) for each in stand_ins)
+            return Teaching(choice=PLAIN, taught_by=taught_by, teacher=model, measured={taught_by: {"seconds": 1.0}})
+
+        monkeypatch.setattr(room, "fastest_teacher", measured)
+        return asked
+
+    return to_be
 
 
-def test_an_int8_file_is_asked_as_on_the_cpu_that_it_is_for(run, files, monkeypatch):
-    seen = []
+def test_the_file_that_was_found_teaches_and_is_not_looked_for_twice(run, files, found):
+    asked = found("int8")
+    first, again = teaching(run, files), teaching(run, files)
+    assert asked == [("fp32", "any"), ("int8", run.settings.target)]
+    assert (first.choice, first.taught_by) == (again.choice, again.taught_by) == (PLAIN, "int8")
+    # Its answers are those of the int8 file: steps of a quantizer, not what the network says.
+    x = torch.randn(5, 3, 12, 12)
+    session = open_session(files[1].path, threads=1, config=exact_config(run.settings.target))
+    (said,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_array_equal(again.teacher(Batch((x,), {}, None)).numpy(), said)
+    with torch.no_grad():
+        assert np.abs(run.model(x).numpy() - said).max() > 0
 
-    def looked_at(model, stand_ins, **_):
-        seen.extend((each.name, each.target) for each in stand_ins)
-        return Teaching(choice=PLAIN, taught_by=NETWORK, teacher=model)
 
-    monkeypatch.setattr(room, "fastest_teacher", looked_at)
+def test_where_the_network_is_fastest_it_teaches(run, files, found):
+    found(NETWORK)
     assert teaching(run, files).teacher is run.model
-    assert seen == [("fp32", "any"), ("int8", run.settings.target)]
+
+
+def test_a_run_measures_who_teaches(run, files):
+    teaching(run, files)
+    (about,) = (json.loads(path.read_text()) for path in run._store.root.glob("teaching-*/teaching.json"))
+    assert set(about["teachers"]) == {NETWORK, "fp32", "int8"}
+    assert about["taught_by"] in about["teachers"]

@@ -312,6 +312,18 @@ def test_a_layer_that_goes_passes_its_input_on(kit, kind, options, gone):
     assert {name for name, _ in pruned.named_parameters()} == {name for name, _ in twin.named_parameters()}
 
 
+def replayed_and_lifted(folder, fresh, plan, pruned):
+    """A pruned network that was trained further comes back from its folder, and from the unpruned one that it gives."""
+    with torch.no_grad():
+        for value in pruned.parameters():
+            value.add_(torch.randn_like(value))
+    room.save(folder, plan, pruned)
+    assert digest_of(room.replay(fresh, folder)) == digest_of(pruned)
+    lifted = room.lift(fresh(), pruned, plan)
+    assert digest_of(room.apply(lifted, plan)) == digest_of(pruned)
+    return lifted
+
+
 def test_layers_and_units_go_together_replay_and_lift(kit, tmp_path):
     def fresh():
         return kit.settle(Reader(nn.LSTM(6, 8, 3, batch_first=True, bidirectional=True), "state"))
@@ -326,13 +338,7 @@ def test_layers_and_units_go_together_replay_and_lift(kit, tmp_path):
     pruned = room.prune(net, kit.batch(4, 5), plan).model
     assert pruned.layer.weight_ih_l1.shape == (12, 6)
     assert "weight_ih_l2" not in dict(pruned.layer.named_parameters())
-    with torch.no_grad():
-        for value in pruned.parameters():
-            value.add_(torch.randn_like(value))
-    room.save(tmp_path, plan, pruned)
-    assert digest_of(room.replay(fresh, tmp_path)) == digest_of(pruned)
-    lifted = room.lift(net, pruned, plan)
-    assert digest_of(room.apply(lifted, plan)) == digest_of(pruned)
+    lifted = replayed_and_lifted(tmp_path, fresh, plan, pruned)
     rows = [gate * 8 + unit for gate in range(4) for unit in (0, 2, 5)]
     assert torch.equal(lifted.layer.bias_hh_l2_reverse[rows], pruned.layer.bias_hh_l1_reverse)
     assert torch.equal(lifted.layer.weight_hh_l1, net.layer.weight_hh_l1)
@@ -423,13 +429,7 @@ def test_a_stack_without_a_module_replays_and_lifts(kit, tmp_path):
     net = fresh()
     plan = room.make_plan(room.analyse(net, kit.batch(4, 5)), {"norm": [0, 2, 5]}, ["two"])
     pruned = room.prune(net, kit.batch(4, 5), plan).model
-    with torch.no_grad():
-        for value in pruned.parameters():
-            value.add_(torch.randn_like(value))
-    room.save(tmp_path, plan, pruned)
-    assert digest_of(room.replay(fresh, tmp_path)) == digest_of(pruned)
-    lifted = room.lift(net, pruned, plan)
-    assert digest_of(room.apply(lifted, plan)) == digest_of(pruned)
+    lifted = replayed_and_lifted(tmp_path, fresh, plan, pruned)
     assert torch.equal(lifted.two.weight_ih_l0, net.two.weight_ih_l0)
 
 
