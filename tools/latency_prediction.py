@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="edgekit-networks-") as folder:
-        files = {path.stem: path for path in options.files} or exported(Path(folder))
+        files = {_name(path): path for path in options.files} or exported(Path(folder))
         for report in measured(files, time_s=options.time, whole_s=options.whole):
             write_json(options.out / f"{REPORT}-{_target(report)}.json", report)
 
@@ -296,6 +296,11 @@ def _whole_us(path: Path, time_s: float) -> float:
     }
     calls = {"whole": lambda: session.run(None, feeds)}
     return 1e3 * measure(calls, time_s=time_s, width=0)["whole"].p50.value
+
+
+def _name(path: Path) -> str:
+    """A file's own name, or its folder's where all files are called fp32."""
+    return path.parent.name if path.stem == "fp32" else path.stem
 
 
 if __name__ == "__main__":

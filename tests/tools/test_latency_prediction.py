@@ -70,3 +70,8 @@ def test_what_is_over_the_goal_is_marked(tool, report):
     }
     assert "-20.0% **over the goal**" in lines["far"]
     assert "over the goal" not in lines["near"]
+
+
+def test_a_folders_name_stands_for_files_called_fp32(tool):
+    assert tool._name(Path("runs/unet/fp32.onnx")) == "unet"
+    assert tool._name(Path("zoo/unet.onnx")) == "unet"
