@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgekit.compress.settings import Settings
     from edgekit.quantize import Climbed, Quantized
     from edgekit.quantize.targets import Target
-    from edgekit.validate.behaviour import Gates
+    from edgekit.validate import SelectionJudge
     from edgekit.workload import Workload, WorkloadConfig
 
 LADDER = "Budget"
@@ -146,12 +146,20 @@ def quantize(
         climbed: list[Climbed] = []
         if limit is not None and workload is not None:
             from edgekit.compress.settings import Settings
+            from edgekit.validate import SelectionJudge
 
-            gates = gates_of(max_churn, max_worst_class_drop, max_ece_rise, None)
+            judge = SelectionJudge(
+                workload=workload,
+                max_drop=max_drop,
+                gates=gates_of(max_churn, max_worst_class_drop, max_ece_rise, None),
+                threads=threads,
+                seed=config.seed,
+                progress=progress,
+            )
             settings, trains = Settings(threads=threads, seed=config.seed), not isinstance(config, OnnxJob)
-            ladder = _ladder(workload, file, spec, gates, trains=trains, settings=settings, progress=progress)
+            ladder = _ladder(judge, file, spec, trains=trains, settings=settings, progress=progress)
             scored = [each for each in made if each.plan.target in SCORED_HERE]
-            climbed = [_climbed(ladder, each, file, feeds, max_drop=limit, time_s=time_s) for each in scored]
+            climbed = [_climbed(ladder, each, file, feeds, time_s=time_s) for each in scored]
             made = tuple(next((c.quantized for c in climbed if c.quantized.path == m.path), m) for m in made)
     missed = limit is not None and any(each.drop > limit or each.excess > 0 for each in climbed)
     if json:
@@ -213,35 +221,20 @@ def _calibrated(config: WorkloadConfig | OnnxJob, spec: IOSpec, *, scored: bool)
 
 
 def _ladder(
-    workload: Workload, file: Path, spec: IOSpec, gates: Gates, *, trains: bool, settings: Settings, progress: Progress
+    judge: SelectionJudge, file: Path, spec: IOSpec, *, trains: bool, settings: Settings, progress: Progress
 ) -> Ladder:
     """What climbing from int8 files of `file` takes."""
-    from edgekit.compress.improving import Ladder, score_on_selection
-    from edgekit.validate.behaviour import figures_of
+    from edgekit.compress.improving import Ladder
 
-    reference = score_on_selection(workload, file, spec, settings, progress, target="any")
-    if gates:
-        gates.require(figures_of(reference, reference, workload.task, seed=settings.seed), workload.task.name)
-    return Ladder(
-        workload=workload,
-        reference=reference,
-        gates=gates,
-        cautious=lambda drop: drop.value,
-        margin=0.0,
-        trains=trains,
-        settings=settings,
-        progress=progress,
-    )
+    reference = judge.score(file, spec, target="any")
+    judge.gates.require(judge.changes(reference, reference), judge.workload.task.name)
+    return Ladder(judge=judge, reference=reference, trains=trains, settings=settings, progress=progress)
 
 
-def _climbed(
-    ladder: Ladder, first: Quantized, source: Path, feeds: Sequence[Feeds], *, max_drop: float, time_s: float
-) -> Climbed:
+def _climbed(ladder: Ladder, first: Quantized, source: Path, feeds: Sequence[Feeds], *, time_s: float) -> Climbed:
     """The best file of the ladder, in the place of the first."""
     with TemporaryDirectory(prefix="edgekit-ladder-") as folder:
-        found = ladder.climb(
-            first, source, feeds, Path(folder), enough=lambda points: points <= max_drop, time_s=time_s
-        )
+        found = ladder.climb(first, source, feeds, Path(folder), time_s=time_s)
         write_atomic(first.path, found.quantized.path.read_bytes())
     done = replace(found.quantized, path=first.path, measured_us=first.measured_us)
     return replace(found, quantized=done)

@@ -10,6 +10,7 @@ from edgekit.errors import EdgekitError
 from edgekit.stats import Estimate
 from edgekit.units import format_bytes, format_latency
 from edgekit.validate.behaviour import Figures, Gates
+from edgekit.validate.behaviour.gates import cautious
 
 MARGIN = 0.5
 """Standard errors that a decision keeps between a drop and its limit."""
@@ -74,11 +75,11 @@ class Budget:
     def cautious(self, drop: Estimate) -> float:
         """The drop to decide with on the selection split, so that the test split is likely to agree.
 
-        Half a standard error above the estimate (the interval is 3.92 standard errors wide): a candidate that merely
-        touches the limit on selection would break it on test every second time. A whole one asks too much: with 5,000
-        samples it is a quarter of a point, and of a limit of half a point it leaves nothing to pruning.
+        Half a standard error above the estimate: a candidate that merely touches the limit on selection would break it
+        on test every second time. A whole one asks too much: with 5,000 samples it is a quarter of a point, and of a
+        limit of half a point it leaves nothing to pruning.
         """
-        return drop.value + MARGIN * (drop.high - drop.low) / 3.92
+        return cautious(drop, MARGIN)
 
     def holds(self, drop: Estimate, changes: Figures) -> bool:
         """Whether drop and gates allow a file, with the margin of a decision on the selection split."""

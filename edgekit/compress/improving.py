@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.compress.fitting import train_quantized
 from edgekit.compress.settings import Settings
 from edgekit.progress import Progress
-from edgekit.quantize import Climbed, Judged, Quantized, climb
+from edgekit.quantize import Climbed, Quantized, climb
 from edgekit.quantize.learning.training import Trainable
-from edgekit.spec import Feeds, IOSpec
-from edgekit.stats import Estimate
-from edgekit.validate import Score, compare, score
-from edgekit.validate.behaviour import Figures, Gates, figures_of
-from edgekit.workload import Workload
+from edgekit.spec import Feeds
+from edgekit.validate import Score, SelectionJudge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,21 +21,15 @@ class Ladder:
     """What climbing takes.
 
     Args:
-        workload: its selection split judges files; the last rung distills from its model.
+        judge: of files, by the workload's selection split; the last rung distills from the workload's model.
         reference: the fp32 original's score on the selection split.
-        gates: that a file has to hold besides its drop.
-        cautious: what of a drop counts: its value, or something above it.
-        margin: standard errors that are added to the gates' figures, likewise.
         trains: whether there is a PyTorch model for the last rung.
-        settings: threads, seed and how the last rung trains.
+        settings: how the last rung trains, and the seed.
         progress: told all along.
     """
 
-    workload: Workload
+    judge: SelectionJudge
     reference: Score
-    gates: Gates
-    cautious: Callable[[Estimate], float]
-    margin: float
     trains: bool
     settings: Settings
     progress: Progress
@@ -50,48 +41,27 @@ class Ladder:
         feeds: Sequence[Feeds],
         folder: Path,
         *,
-        enough: Callable[[float], bool],
         time_s: float,
+        known: Score | None = None,
     ) -> Climbed:
-        """See `edgekit.quantize.climb`."""
+        """See `edgekit.quantize.climb`; `known` is the score of `first`, where it has been scored."""
         end = time.monotonic() + time_s
 
         def train(network: Trainable) -> Trainable:
             left_s = end - time.monotonic()
-            return train_quantized(network, self.workload, self.settings, deadline_s=left_s, progress=self.progress)
+            workload = self.judge.workload
+            return train_quantized(network, workload, self.settings, deadline_s=left_s, progress=self.progress)
 
         return climb(
             first,
             source,
             feeds,
             folder,
-            judge=lambda path: self._judged(path, first.spec, first.plan.target),
-            enough=enough,
+            judge=self.judge.of_files(first.spec, first.plan.target, self.reference),
+            known=None if known is None else self.judge.judged(known, self.reference),
+            enough=self.judge.allows,
             train=train if self.trains else None,
             time_s=time_s,
             seed=self.settings.seed,
             progress=self.progress,
         )
-
-    def _judged(self, path: Path, spec: IOSpec, target: str) -> Judged:
-        task = self.workload.task
-        found = score_on_selection(self.workload, path, spec, self.settings, self.progress, target=target)
-        figures = figures_of(self.reference, found, task, seed=self.settings.seed) if self.gates else Figures()
-        drop = compare(found, self.reference, task).drop
-        return Judged(self.gates.excess(figures, margin=self.margin), self.cautious(drop))
-
-
-def score_on_selection(
-    workload: Workload, path: Path, spec: IOSpec, settings: Settings, progress: Progress, *, target: str
-) -> Score:
-    """Score any file on the selection split in ONNX Runtime, as on the kind of CPU that it is for."""
-    return score(
-        path,
-        workload.splits.selection,
-        workload.task,
-        spec=spec,
-        target=target,
-        threads=settings.threads,
-        seed=settings.seed,
-        progress=progress,
-    )

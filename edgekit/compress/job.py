@@ -33,8 +33,8 @@ from edgekit.prune import Action, Coupling, actions, analyse, importance, resolu
 from edgekit.report import Report, read_run
 from edgekit.report.page import write_page
 from edgekit.store import Store, write_json
-from edgekit.validate import Score, compare
-from edgekit.validate.behaviour import Figures, figures_of
+from edgekit.validate import compare
+from edgekit.validate.behaviour import Figures
 from edgekit.workload import Workload, loader
 
 RESERVE_SHARE, MOST_RESERVED = 0.08, 0.3
@@ -183,14 +183,10 @@ class _Job:
             round=pruned_from,
             drop=comparison.drop,
             latency_ms=ms,
-            changes=Figures.unchanged() if file.stage == self.original.stage else self._changes(score),
+            changes=Figures.unchanged()
+            if file.stage == self.original.stage
+            else self.run.judge.changes(score, self.reference),
         )
-
-    def _changes(self, score: Score) -> Figures:
-        """What gates look at, on the selection split; nothing where there are none, since it takes its time."""
-        if not self.run.budget.gates.before_the_end:
-            return Figures()
-        return figures_of(self.reference, score, self.run.workload.task, seed=self.run.settings.seed)
 
     def _check_gates(self) -> None:
         """Refuse gates that no file could hold, before hours are spent on the way to them.
@@ -199,7 +195,8 @@ class _Job:
             EdgekitError: the task has no such figure, or no time is given to measure it.
         """
         budget, settings = self.run.budget, self.run.settings
-        budget.gates.before_the_end.require(self._changes(self.reference), self.run.workload.task.name)
+        unchanged = self.run.judge.changes(self.reference, self.reference)
+        budget.gates.before_the_end.require(unchanged, self.run.workload.task.name)
         if budget.gates.max_robustness_drop is not None and not settings.robustness_time_s > 0:
             raise EdgekitError(
                 "no time to measure robustness in",

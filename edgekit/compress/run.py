@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.compress.budget import Budget
+from edgekit.compress.budget import MARGIN, Budget
 from edgekit.compress.settings import Settings
 from edgekit.compress.speed import speed_of
 from edgekit.progress import Progress
 from edgekit.store import Store, code_digest, write_json
+from edgekit.validate import SelectionJudge
 from edgekit.workload import Workload, digest_of
 
 SECONDS = "seconds.json"
@@ -66,6 +67,19 @@ class Run:
         folder = self._store.build(stage, {**self._identity, "stage": stage, "inputs": dict(key)}, timed)
         self.seconds[stage] = float(json.loads((folder / SECONDS).read_text()))
         return folder
+
+    @property
+    def judge(self) -> SelectionJudge:
+        """What says of a file whether it holds the budget's drop and gates, with the margin of a decision."""
+        return SelectionJudge(
+            workload=self.workload,
+            max_drop=self.budget.max_drop,
+            gates=self.budget.gates,
+            margin=MARGIN,
+            threads=self.settings.threads,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
 
     @property
     def left_s(self) -> float:

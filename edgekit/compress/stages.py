@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from edgekit.compress.budget import MARGIN
-from edgekit.compress.improving import Ladder, score_on_selection
+from edgekit.compress.improving import Ladder
 from edgekit.compress.run import Run
 from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
@@ -115,30 +114,20 @@ def improved_file(run: Run, stage: str, source: File, first: File, reference: Sc
 
     `reference` is the score of the fp32 original on the selection split.
     """
-    budget = run.budget
 
     def make(folder: Path) -> None:
-        ladder = Ladder(
-            workload=run.workload,
-            reference=reference,
-            gates=budget.gates.before_the_end,
-            cautious=budget.cautious,
-            margin=MARGIN,
-            trains=True,
-            settings=run.settings,
-            progress=run.progress,
-        )
+        ladder = Ladder(judge=run.judge, reference=reference, trains=True, settings=run.settings, progress=run.progress)
         climbed = ladder.climb(
             Quantized.from_dict(first.details, first.path.parent),
             source.path,
             list(calibration_feeds(run.workload, source.spec)),
             folder,
-            enough=budget.allows,
             time_s=time_s,
+            known=selection_score(run, first),
         )
         write_json(folder / "climbed.json", climbed.to_dict())
 
-    key = {"first": first.sha256, "time": round(time_s), "budget": budget.to_dict()}
+    key = {"first": first.sha256, "time": round(time_s), "budget": run.budget.to_dict()}
     folder = run.stage(f"improve-{stage}", key, make)
     found = json.loads((folder / "climbed.json").read_text())
     quantized = Quantized.from_dict(found["quantized"], folder)
@@ -155,8 +144,7 @@ def selection_score(run: Run, file: File) -> Score:
     """Score a file on the selection split in ONNX Runtime, or take the score that is there."""
 
     def make(folder: Path) -> None:
-        target = run.settings.target
-        score_on_selection(run.workload, file.path, file.spec, run.settings, run.progress, target=target).save(folder)
+        run.judge.score(file.path, file.spec, target=run.settings.target).save(folder)
 
     return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
 

@@ -114,6 +114,7 @@ def climb(
     *,
     judge: Callable[[Path], Judged],
     enough: Callable[[float], bool],
+    known: Judged | None = None,
     train: Callable[[Trainable], Trainable] | None = None,
     time_s: float = float("inf"),
     rounding_steps: int = 400,
@@ -139,6 +140,7 @@ def climb(
         folder: for the files of the rungs; `quantized.onnx` is the best one.
         judge: scores a file on the selection split.
         enough: whether a drop holds the budget.
+        known: what `judge` said of `first`, where it was asked before.
         train: trains what it is given, in the shared loop, and returns it or a trained copy.
         time_s: seconds; no rung begins after them, and learned rounding takes at most half of what is left.
         rounding_steps: of learned rounding, for each block.
@@ -149,7 +151,7 @@ def climb(
         StoreError: a file cannot be written.
     """
     batches: Iterable[Feeds] = list(calibration) if isinstance(calibration, Iterator) else calibration
-    way = _Way(first, model, folder, judge=judge, enough=enough, time_s=time_s)
+    way = _Way(first, model, folder, judge=judge, enough=enough, known=known, time_s=time_s)
     measured: list[Sensitivities] = []
 
     def rounding() -> Tries:
@@ -196,11 +198,12 @@ class _Way:
         *,
         judge: Callable[[Path], Judged],
         enough: Callable[[float], bool],
+        known: Judged | None,
         time_s: float,
     ) -> None:
         self.folder, self.judge, self.enough = folder, judge, enough
         self.end = time.monotonic() + time_s
-        self.best = _Best(model, first.plan, judge(first.path))
+        self.best = _Best(model, first.plan, judge(first.path) if known is None else known)
         self.rungs = [Rung(name=POST_TRAINING, drop=self.best.judged.drop, gain=None, seconds=0.0, kept=True)]
 
     @property

@@ -17,13 +17,12 @@ from edgekit.export import Exported, export
 from edgekit.progress import Step
 from edgekit.quantize import Quantized, quantize
 from edgekit.search.front import Point, front
-from edgekit.search.improving import holds, improved, selection_score
+from edgekit.search.improving import improved
 from edgekit.search.record import Member
 from edgekit.search.site import FULL, Site, Values
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, validate
-from edgekit.validate.behaviour import figures_of
 
 MODEL = "model.onnx"
 REFERENCE = "reference"
@@ -193,10 +192,10 @@ def _files(site: Site, name: str, values: Values, folder: Path, reference: Made)
         precision="int8",
         choices=values,
     )
-    base = _scored(site, reference)
-    if holds(site, _scored(site, int8), base) or not holds(site, _scored(site, source), base):
+    base, found, judge = _scored(site, reference), _scored(site, int8), site.judge
+    if judge.holds(judge.judged(found, base)) or not judge.holds(judge.judged(_scored(site, source), base)):
         return [source, int8]
-    better, rungs = improved(site, int8.path, quantized, source.path, base)
+    better, rungs = improved(site, int8.path, quantized, source.path, found=found, reference=base)
     sha256 = file_sha256(better.path)
     if sha256 == int8.sha256:
         return [source, int8]
@@ -269,20 +268,15 @@ def _scored(site: Site, made: Made) -> Score:
     """A file's answers on the selection split."""
 
     def make(folder: Path) -> None:
-        selection_score(site, made.path, made.spec, site.settings.target).save(folder)
+        site.judge.score(made.path, made.spec, target=site.settings.target).save(folder)
 
     return Score.load(site.stage("score", {"file": made.sha256}, make))
 
 
 def _broken(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, tuple[str, ...]]:
     """By file: the gates that it breaks on the selection split, in words."""
-    gates, task = site.settings.gates, site.workload.task
-    if not gates:
-        return {made.name: () for made in files}
-    base = _scored(site, reference)
-    return {
-        made.name: gates.broken(figures_of(base, _scored(site, made), task, seed=site.settings.seed)) for made in files
-    }
+    base, judge = _scored(site, reference), site.judge
+    return {made.name: judge.gates.broken(judge.changes(_scored(site, made), base)) for made in files}
 
 
 def _tested(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, Any]:

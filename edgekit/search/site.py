@@ -34,7 +34,7 @@ from edgekit.spec import IOSpec
 from edgekit.store import Store, code_digest, key_digest, locking, write_json
 from edgekit.training import FitConfig, augmentation_for, augmented, fit, suited
 from edgekit.transfer import Teaching, fastest_teacher, files_may_teach
-from edgekit.validate import Score, Timing, calibration_feeds, latency_table, score_torch
+from edgekit.validate import Score, SelectionJudge, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
     Batch,
     Workload,
@@ -139,6 +139,19 @@ class Site:
     def identity(self) -> str:
         """A digest of all that decides what a trial comes to."""
         return key_digest({**self._identity, "settings": self.settings.of_a_trial()})
+
+    @property
+    def judge(self) -> SelectionJudge:
+        """What says of a file whether it is within the limits on drop and behaviour."""
+        settings = self.settings
+        return SelectionJudge(
+            workload=self.workload,
+            max_drop=settings.max_drop,
+            gates=settings.gates,
+            threads=settings.threads,
+            seed=settings.seed,
+            progress=self.progress,
+        )
 
     def network(self, values: Values) -> nn.Module:
         """The untrained network of these choices, the same in every process, with given weights where they fit."""

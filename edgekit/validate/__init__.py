@@ -3,6 +3,7 @@
 from edgekit.validate.feeds import calibration_feeds, feeds_of, signature_of
 from edgekit.validate.placement import Placement, nodes_by_provider
 from edgekit.validate.scoring import Comparison, Score, compare, score, score_torch
+from edgekit.validate.selection import SelectionJudge
 from edgekit.validate.timing import Timing, latency_table
 from edgekit.validate.validation import Row, Unavailable, Validation, first_feeds, validate
 
@@ -11,6 +12,7 @@ __all__ = [
     "Placement",
     "Row",
     "Score",
+    "SelectionJudge",
     "Timing",
     "Unavailable",
     "Validation",

@@ -60,6 +60,14 @@ def test_nothing_is_tried_where_the_first_file_is_enough(first, resnet, climbed)
     assert done.sensitivity is None
 
 
+def test_what_is_known_of_the_first_file_is_not_asked_again(first, resnet, climbed):
+    judge = Scripted(0.1)
+    done = climbed(first, resnet, judge, known=Judged(0.0, 3.0))
+    assert [(rung.name, rung.drop) for rung in done.rungs] == [(POST_TRAINING, 3.0), (ROUNDING, 0.1)]
+    assert len(judge.files) == 1
+    assert judge.files[0] == done.quantized.path.read_bytes() != first.path.read_bytes()
+
+
 def test_every_rung_runs_once_and_the_best_is_kept(int8, resnet, climbed):
     trained, first = [], int8(resnet, target="x86-vnni")  # How many layers go to fp32 depends on the target.
 
