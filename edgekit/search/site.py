@@ -27,12 +27,13 @@ from edgekit.export.flat import name_inputs
 from edgekit.profiling.book import CostBook
 from edgekit.progress import Progress, Step, silent
 from edgekit.quantize import quantize
+from edgekit.search.computing import Computing
 from edgekit.search.settings import SearchSettings
 from edgekit.search.teaching import files_in, make_files
 from edgekit.search.warm import warm_start
 from edgekit.spec import IOSpec
 from edgekit.store import Store, code_digest, key_digest, locking, write_json
-from edgekit.training import FitConfig, augmentation_for, augmented, fit, suited
+from edgekit.training import FitConfig, FitResult, augmentation_for, augmented, fit, suited
 from edgekit.transfer import Teaching, fastest_teacher, files_may_teach
 from edgekit.validate import Score, SelectionJudge, Timing, calibration_feeds, latency_table, score_torch
 from edgekit.workload import (
@@ -124,6 +125,7 @@ class Site:
         self.book = self._opened_book()
         self._store = Store(root / "stages")
         self._taught: Teacher | None = None
+        self._computing = Computing(self.workload.example(2))
         self._baseline_ms = baseline_ms
         self._identity = {
             "code": code_digest(),
@@ -403,7 +405,7 @@ class Site:
 
     def _fitted(
         self, network: nn.Module, rung: int | str, epochs: float, folder: Path, deadline_s: float | None
-    ) -> Any:
+    ) -> FitResult:
         task, config = self.workload.task, replace(self._fit_config(network, rung), epochs=epochs)
 
         def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -416,11 +418,15 @@ class Site:
             "checkpoint": folder / "checkpoint.pt",
             "progress": told,
             "deadline_s": deadline_s,
+            "like": self._computing.like(network),
         }
         train = augmented(self.workload.splits.train, self.augment)
         if self.teacher is None:
-            return fit(network, train, objective, config, **common)
-        return distill(network, self.who_teaches(), train, task, DistillConfig(fit=config), **common)
+            result = fit(network, train, objective, config, **common)
+        else:
+            result = distill(network, self.who_teaches(), train, task, DistillConfig(fit=config), **common)
+        self._computing.keep(network, result.choice)
+        return result
 
     def _fit_config(self, network: nn.Module, rung: int | str) -> FitConfig:
         """How a rung trains; for how long is its own matter."""

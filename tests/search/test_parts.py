@@ -13,12 +13,15 @@ from torch import nn
 from edgekit.errors import EdgekitError
 from edgekit.report import Mark, scatter
 from edgekit.search import Front, Member, Point, SearchSettings, front, warm_start
+from edgekit.search.computing import Computing
 from edgekit.search.finalists import finalists_of
 from edgekit.search.study import storage_at
 from edgekit.search.trial import goes_on
 from edgekit.stats import Estimate
 from edgekit.store import file_sha256
+from edgekit.training import Choice
 from edgekit.validate.behaviour import Gates
+from edgekit.workload import Batch
 
 
 def point(name, ms, drop, size=1):
@@ -178,3 +181,22 @@ def test_what_is_no_front_is_refused(content, tmp_path):
     (tmp_path / "front.json").write_text(content)
     with pytest.raises(EdgekitError, match="cannot read it"):
         Front.load(tmp_path)
+
+
+def test_networks_of_the_same_kinds_of_layers_compute_alike():
+    choice = Choice(precision="bf16", channels_last=True, workers=1, step_s=2.0, threads=3)
+    pictures = Batch((torch.ones(2, 3, 6, 6),), {}, None)
+    narrow, wide, pointwise, grouped = (
+        nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(conv.out_channels, 5))
+        for conv in (nn.Conv2d(3, 6, 3), nn.Conv2d(3, 24, 3), nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 3, groups=3))
+    )
+    known = Computing(pictures)
+    assert known.like(narrow) is None
+    known.keep(narrow, choice)
+    # Every product of either network has one side that is four times as wide.
+    assert known.like(wide) == replace(choice, step_s=8.0)
+    assert known.like(pointwise) is None
+    assert known.like(grouped) is None
+    # The first that is known stays.
+    known.keep(wide, replace(choice, threads=1))
+    assert known.like(narrow) == choice

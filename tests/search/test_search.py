@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 
 import numpy as np
@@ -185,6 +186,21 @@ def test_networks_proposed_twice_are_trained_once(quick, config_for, tmp_path):
     twins = [trial for trial in front.details["trials"] if trial["same_as"] is not None]
     assert len(twins) == 5
     assert {trial["state"] for trial in twins} == {"complete"}
+
+
+def test_how_to_compute_is_measured_once_for_each_kind_of_network(quick, config_for, tmp_path, monkeypatch):
+    fit, measured = sys.modules["edgekit.training.fit"], []  # The package has a function of that name.
+    choose = fit.choose
+
+    def counted(model, *rest, **options):
+        measured.append(sorted({type(module).__name__ for module in model.modules()}))
+        return choose(model, *rest, **options)
+
+    monkeypatch.setattr(fit, "choose", counted)
+    explore(config_for("network"), quick(trials=8, rungs=2), out=tmp_path)
+    assert sum(trainings(tmp_path).values()) > 4
+    kinds = [["Linear", "ReLU", "Sequential"], ["Linear", "ReLU", "Sequential", "Tanh"]]
+    assert sorted(measured) == kinds
 
 
 def test_too_slow_a_network_is_given_up_before_any_training(quick, config_for, tmp_path):
