@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -22,28 +22,24 @@ from edgekit.cli.behaviour import (
     robustness_time_s,
     summary,
 )
+from edgekit.cli.kinds import Also, Costs, Device, DevicePython, OnDevice, kind_of, kinds_in
 from edgekit.cli.options import (
     HOW,
     LIMITS,
     RUNS,
     AsJson,
     Augment,
-    Costs,
-    Device,
-    DevicePython,
     Importance,
     LearningRate,
-    OnDevice,
     OptimizerName,
     PlacementBy,
     Provider,
     Ranges,
     Threads,
-    kind_of,
     providers,
 )
 from edgekit.errors import EdgekitError
-from edgekit.report import interval, read_run, stage_table
+from edgekit.report import interval, other_table, read_run, stage_table
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
 
 BUDGET_MISSED = 3
@@ -74,6 +70,7 @@ def compress(
     max_robustness_drop: MaxRobustnessDrop = None,
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = None,
+    also: Also = None,
     threads: Threads = 1,
     costs: Costs = None,
     on: OnDevice = None,
@@ -128,6 +125,7 @@ def compress(
     """
     from edgekit.compress import Budget, Settings
     from edgekit.compress import compress as run
+    from edgekit.quantize.targets import CpuTarget
     from edgekit.report.page import write_page
     from edgekit.workload import load_workload
 
@@ -139,6 +137,7 @@ def compress(
         time_s=parse_duration_s(time, "--time"),
     )
     settings = Settings(
+        also=() if also is None else kinds_in(also, get_args(CpuTarget), "--also"),
         python=python,
         threads=threads,
         providers=providers(provider),
@@ -264,6 +263,10 @@ def _end(report: dict[str, Any], points: Front | None, folder: Path, *, json: bo
         show.data(report)
     else:
         show.table(f"{report['name']}: test split, ONNX Runtime", *stage_table(report))
+        if report["others"]:
+            show.table(
+                "the same network for other processors: test split, as they compute; not timed", *other_table(report)
+            )
         summary(report["behaviour"])
         if points is not None and len(points.members) > 1:
             _draw(points, folder)

@@ -15,7 +15,6 @@ from edgekit.errors import EdgekitError, WorkloadError
 
 if TYPE_CHECKING:  # It needs torch, and --help need not wait for it.
     from edgekit.cli.onnx_jobs import OnnxJob
-    from edgekit.quantize.targets import CpuTarget
     from edgekit.workload import WorkloadConfig
 
 WHAT = "The model, its data and its task"
@@ -32,15 +31,6 @@ Provider = Annotated[
     typer.Option(
         help="Execution providers to validate on: cpu, cuda or cpu,cuda.",
         autocompletion=completing.providers,
-        rich_help_panel=HOW,
-    ),
-]
-Device = Annotated[
-    Literal["x86-vnni", "x86-avx2", "arm64"] | None,
-    typer.Option(
-        help="The kind of CPU that the int8 file is for.  \\[default: that of this machine, or of the one that --costs "
-        "or --on speak of]",
-        show_default=False,
         rich_help_panel=HOW,
     ),
 ]
@@ -82,35 +72,6 @@ Ranges = Annotated[
     Literal["mse", "minmax", "percentile", "entropy"],
     typer.Option(help="How int8 ranges are chosen.", rich_help_panel=HOW),
 ]
-Costs = Annotated[
-    Path | None,
-    typer.Option(
-        help="For another machine: what pieces of networks cost there (`edgekit profile`). Decisions are priced by "
-        "that instead of by measuring here. Where costs are lacking a request is written, to be timed on the device; "
-        "the same command then goes on.",
-        rich_help_panel=LIMITS,
-    ),
-]
-OnDevice = Annotated[
-    str | None,
-    typer.Option(
-        "--on",
-        metavar="USER@HOST",
-        help="That machine, by ssh: pieces without costs are timed there, and kept in the file of --costs.  "
-        "\\[default of --costs then: costs.json in the run's folder]",
-        rich_help_panel=LIMITS,
-    ),
-]
-DevicePython = Annotated[str, typer.Option(help="The Python of --on, with numpy and onnxruntime.", rich_help_panel=HOW)]
-
-
-def kind_of(device: CpuTarget | None, *, costs: Path | None, host: str | None, python: str, threads: int) -> CpuTarget:
-    """What int8 files are for: what was asked for, else the device that is elsewhere, else this machine."""
-    from edgekit.device import isa_target
-    from edgekit.profiling.book import target_of
-    from edgekit.quantize.targets import target_for
-
-    return device or target_for(target_of(costs, host, python=python, threads=threads) or isa_target())
 
 
 def workload_config(

@@ -14,10 +14,11 @@ import typer
 from edgekit.cli import completing, show
 from edgekit.cli.behaviour import MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
 from edgekit.cli.compressing import BUDGET_MISSED
+from edgekit.cli.kinds import kinds_in
 from edgekit.cli.onnx_files import shared_spec
 from edgekit.cli.onnx_jobs import OnnxJob
 from edgekit.cli.options import HOW, AsJson, PlacementBy, Ranges
-from edgekit.errors import EdgekitError, did_you_mean
+from edgekit.errors import EdgekitError
 from edgekit.progress import Progress
 from edgekit.spec import Feeds, IOSpec
 from edgekit.store import write_atomic
@@ -270,19 +271,7 @@ def _targets(text: str | None) -> list[Target]:
     """`x86-vnni,arm64` as targets, each once; None is what this machine runs."""
     from edgekit.quantize.targets import TARGETS, target_here
 
-    if text is None:
-        return [target_here()]
-
-    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in TARGETS]
-    if unknown or not names:
-        raise EdgekitError(
-            f"unknown {unknown[0]!r}" if unknown else f"got {text!r}",
-            where="--target",
-            rule=f"one or several of {', '.join(TARGETS)}, with commas",
-            way_out=did_you_mean(unknown[0], TARGETS) if unknown else "",
-        )
-    return [target for name in names for target in TARGETS if target == name]
+    return [target_here()] if text is None else list(kinds_in(text, TARGETS, "--target"))
 
 
 def _file_row(done: Quantized, way: Climbed | None) -> dict[str, Any]:

@@ -11,22 +11,18 @@ import typer
 from edgekit.cli import completing, show
 from edgekit.cli.behaviour import MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
 from edgekit.cli.compressing import BUDGET_MISSED
+from edgekit.cli.kinds import Costs, Device, DevicePython, OnDevice, kind_of
 from edgekit.cli.options import (
     HOW,
     LIMITS,
     RUNS,
     AsJson,
     Augment,
-    Costs,
-    Device,
-    DevicePython,
     LearningRate,
-    OnDevice,
     OptimizerName,
     PlacementBy,
     Ranges,
     Threads,
-    kind_of,
 )
 from edgekit.units import format_bytes, format_duration, format_latency, parse_duration_s
 

@@ -15,6 +15,7 @@ from edgekit.bundle import Variant, postprocessing_for, record_golden, write_bun
 from edgekit.compress.budget import MARGIN, Budget
 from edgekit.compress.explaining import explanations
 from edgekit.compress.operators import operators
+from edgekit.compress.others import Other, other_files, tested, variants
 from edgekit.compress.rounds import Round
 from edgekit.compress.run import Run
 from edgekit.compress.settings import Settings
@@ -64,7 +65,9 @@ def to_come_s(run: Run) -> float:
     took = defaultdict(float, run.seconds)
     scored = took["score-fp32"] + took["score-int8"]
     judged = took["export-fp32"] + took["quantize-int8"] + scored + 2 * took["latency-int8"]
-    return judged + 2 * scored + _latency_time_s(run) + _robustness_time_s(run) + LOOK_SHARE * run.budget.time_s
+    others = len(run.settings.other_targets) * (took["quantize-int8"] + 2 * took["score-int8"])
+    measured = 2 * scored + _latency_time_s(run) + _robustness_time_s(run)
+    return judged + others + measured + LOOK_SHARE * run.budget.time_s
 
 
 def finish(
@@ -80,13 +83,14 @@ def finish(
     workload, budget, settings = run.workload, run.budget, run.settings
     chosen = choose(candidates, budget)
     files = _shown(candidates, chosen)
-    final = _final(run, files, chosen.file)
-    rows = [_stage_row(file, final["rows"][file.stage], final["device"].get(file.stage)) for file in files]
     source = _float_file(files, chosen)
+    final = _final(run, files, chosen.file, other_files(run, files[0], source, chosen.file))
+    rows = [_stage_row(file, final["rows"][file.stage], final["device"].get(file.stage)) for file in files]
     half, provider_rows = _providers(run, source)
     row = next(row for row in rows if row.stage == chosen.file.stage)
     broken = budget.broken(drop=row.drop.value, latency_ms=row.latency_on_device_ms, size_bytes=row.size_bytes)
     broken += tuple(final["behaviour_broken"])
+    broken += tuple(f"{other['target']}: {what}" for other in final["others"] for what in other.get("broken", ()))
     best = _front(root, candidates, final["rows"])
     explained = explanations(run, files, chosen.file, time_s=LOOK_SHARE * budget.time_s)
     kernels = operators(run, files)
@@ -127,6 +131,7 @@ def finish(
         next_commands=_next(bundle, root, files, verdict),
         explanations=explained,
         operators=kernels,
+        others=final["others"],
     )
     _bundle(run, bundle, chosen, half=half, source=source, report=report)
     write_json(root / RAW, final["raw"])
@@ -180,15 +185,15 @@ def _front(root: Path, candidates: Sequence[Candidate], tested: Mapping[str, Any
 
     def member(point: Point) -> Member:
         candidate = by_name[point.name]
-        plan = candidate.file.details.get("plan")
+        target = candidate.file.target
         source = f"pruned-{candidate.round}" if candidate.round else "fp32"
         return Member(
             point=point,
             file=os.path.relpath(candidate.file.path, root),
             source=os.path.relpath(by_name[source].file.path, root),
             sha256=candidate.file.sha256,
-            precision="int8" if plan else "fp32",
-            target=plan["target"] if plan else "any",
+            precision="fp32" if target == "any" else "int8",
+            target=target,
             choices={"round": candidate.round},
             test=tested.get(point.name, {}),
             rungs=candidate.file.details.get("rungs", ()),
@@ -203,7 +208,7 @@ def _shown(candidates: Sequence[Candidate], chosen: Candidate) -> list[File]:
     return [c.file for c in candidates if c.round in (0, number)]
 
 
-def _final(run: Run, files: Sequence[File], chosen: File) -> dict[str, Any]:
+def _final(run: Run, files: Sequence[File], chosen: File, others: Sequence[Other]) -> dict[str, Any]:
     workload, settings = run.workload, run.settings
 
     def make(folder: Path) -> None:
@@ -224,24 +229,24 @@ def _final(run: Run, files: Sequence[File], chosen: File) -> dict[str, Any]:
         changes = _behaviour(run, files[0], chosen, found)
         figures = Figures.unchanged() if changes is None else changes.figures
         gates = run.budget.gates
-        write_json(
-            folder / FINAL,
-            {
-                "behaviour": {} if changes is None else {**changes.to_dict(), "gates": gates.rows(figures)},
-                "behaviour_broken": gates.broken(figures),
-                "rows": {row.file: {**row.to_dict(), "ratio_to_int8": _ratio(row, int8)} for row in found.rows},
-                "raw": {row.file: row.timing.latency.to_dict(raw=True) for row in found.rows},
-                "device": run.speed.on_device(
-                    {file.stage: file.path.read_bytes() for file in files},
-                    first_feeds(workload.splits.selection, files[0].spec),
-                ),
-                "environment": {"before": before, "after": describe()},
-            },
-        )
+        data: dict[str, Any] = {
+            "behaviour": {} if changes is None else {**changes.to_dict(), "gates": gates.rows(figures)},
+            "behaviour_broken": gates.broken(figures),
+            "others": tested(run, others, found.row(files[0].stage).score),
+            "rows": {row.file: {**row.to_dict(), "ratio_to_int8": _ratio(row, int8)} for row in found.rows},
+            "raw": {row.file: row.timing.latency.to_dict(raw=True) for row in found.rows},
+            "device": run.speed.on_device(
+                {file.stage: file.path.read_bytes() for file in files},
+                first_feeds(workload.splits.selection, files[0].spec),
+            ),
+            "environment": {"before": before, "after": describe()},
+        }
+        write_json(folder / FINAL, data)
 
     key = {
         "files": [file.sha256 for file in files],
         "chosen": chosen.sha256,
+        "others": [other.why if other.file is None else other.file.sha256 for other in others],
         "gates": run.budget.gates.to_dict(),
         "time": [_latency_time_s(run), settings.robustness_time_s],
         **run.speed.key,
@@ -370,21 +375,16 @@ def measured_on_cpu(settings: Settings) -> str:
 
 def _bundle(run: Run, folder: Path, chosen: Candidate, *, half: File | None, source: File, report: Report) -> None:
     workload, settings = run.workload, run.settings
-    precision = "int8" if "plan" in chosen.file.details else "fp32"
-    variants = {
-        f"cpu-{precision}": Variant(
-            path=chosen.file.path, precision=precision, target=settings.target if precision == "int8" else "any"
-        )
-    }
+    files = variants(chosen.file, report.others, source)
     if half is not None:
-        variants["cuda-fp16"] = Variant(path=half.path, provider="cuda", precision="fp16", target="cuda")
+        files["cuda-fp16"] = Variant(path=half.path, provider="cuda", precision="fp16", target="cuda")
     batches = loader(workload.splits.selection, 1, model=workload.model(), seed=settings.seed, limit=GOLDEN_SAMPLES)
     row = report.row(chosen.file.stage)
     decisions: list[str] = next((each["decisions"] for each in report.rounds if each["round"] == chosen.round), [])
     write_bundle(
         folder,
         name=workload.name,
-        variants=variants,
+        variants=files,
         spec=chosen.file.spec,
         preprocessing=workload.preprocessing,
         labels=workload.labels,

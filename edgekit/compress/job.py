@@ -18,6 +18,7 @@ from edgekit.compress.run import Run
 from edgekit.compress.screening import Screened, screen
 from edgekit.compress.settings import Settings
 from edgekit.compress.stages import (
+    IMPROVE_SHARE,
     File,
     exported_file,
     improved_file,
@@ -40,8 +41,6 @@ from edgekit.workload import Workload, loader
 RESERVE_SHARE, MOST_RESERVED = 0.08, 0.3
 """Of the time budget, for exporting, scoring and the final measurements after the last recovery: so much at least, more
 by what these steps took for the unpruned files. Very short budgets are not kept rather than spent on measuring."""
-IMPROVE_SHARE = 0.15
-"""Of the time budget, for each climb of the quantization ladder; only an int8 file that breaks the budget takes it."""
 IMPORTANCE_SAMPLES, IMPORTANCE_BATCH = 512, 64
 
 

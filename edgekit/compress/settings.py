@@ -24,6 +24,8 @@ class Settings:
     Args:
         target: the kind of CPU that the int8 file is for: `x86-vnni`, `x86-avx2` or `arm64`; that of this machine
             unless given.
+        also: further kinds of CPU that the bundle gets an int8 file of the chosen network for; untimed, since there is
+            no such processor here. The target itself may be among them.
         threads: intra-op threads of ONNX Runtime in every measurement.
         providers: execution providers to validate on; `cuda` adds an fp16 variant.
         seed: of every random choice.
@@ -52,6 +54,7 @@ class Settings:
     """
 
     target: CpuTarget = field(default_factory=target_here)
+    also: tuple[CpuTarget, ...] = ()
     threads: int = 1
     providers: tuple[str, ...] = ("cpu",)
     seed: int = 0
@@ -75,6 +78,7 @@ class Settings:
     def __post_init__(self) -> None:
         known = (
             ("--device", self.target, tuple(GRIDS)),
+            *(("--also", each, tuple(GRIDS)) for each in self.also),
             ("--augment", self.augment, AUGMENTATIONS),
             ("--importance", self.importance, ("taylor", "bn-scale", "l1", "l2")),
             ("--optimizer", self.optimizer, ("auto", "sgd", "adamw")),
@@ -133,6 +137,15 @@ class Settings:
         return self.placement if self.costs is None else "rules"
 
     @property
+    def other_targets(self) -> tuple[CpuTarget, ...]:
+        """The further kinds of CPU, each once.
+
+        >>> Settings(target="arm64", also=("x86-vnni", "arm64", "x86-vnni")).other_targets
+        ('x86-vnni',)
+        """
+        return tuple(dict.fromkeys(each for each in self.also if each != self.target))
+
+    @property
     def channel_grid(self) -> int:
         """The grid in use."""
         return self.grid or GRIDS[self.target]
@@ -141,6 +154,7 @@ class Settings:
         """A JSON-ready form."""
         return {
             **asdict(self),
+            "also": list(self.also),
             "providers": list(self.providers),
             "resolutions": list(self.resolutions),
             "grid": self.channel_grid,

@@ -23,6 +23,8 @@ from edgekit.validate import Score, calibration_feeds, first_feeds
 MODEL = "model.onnx"
 SELECTION_TIME_S, SELECTION_SHARE = 6.0, 0.01
 """For the latency of a candidate, and of the time budget at most."""
+IMPROVE_SHARE = 0.15
+"""Of the time budget, for each climb of the quantization ladder; only an int8 file that breaks the budget takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,11 @@ class File:
     macs: int
     sha256: str
     details: dict[str, Any]
+
+    @property
+    def target(self) -> str:
+        """The kind of processor that it is for; `any` for fp32."""
+        return str(self.details["plan"]["target"]) if "plan" in self.details else "any"
 
 
 def exported_file(run: Run, stage: str, model: nn.Module, key: dict[str, Any]) -> File:
@@ -144,7 +151,7 @@ def selection_score(run: Run, file: File) -> Score:
     """Score a file on the selection split in ONNX Runtime, or take the score that is there."""
 
     def make(folder: Path) -> None:
-        run.judge.score(file.path, file.spec, target=run.settings.target).save(folder)
+        run.judge.score(file.path, file.spec, target=file.target).save(folder)
 
     return Score.load(run.stage(f"score-{file.stage}", {"file": file.sha256}, make))
 

@@ -7,7 +7,7 @@ from edgekit.report.figures import figures, to_csv
 from edgekit.report.report import ProviderRow, Report, StageRow, Verdict
 from edgekit.report.saved import SavedRun, read_run
 from edgekit.report.scatter import Mark, picture, scatter
-from edgekit.report.table import interval, markdown, stage_table
+from edgekit.report.table import interval, markdown, other_table, stage_table
 from edgekit.report.travelling import without_pictures
 from edgekit.report.usage import readme
 
@@ -27,6 +27,7 @@ __all__ = [
     "figures",
     "interval",
     "markdown",
+    "other_table",
     "picture",
     "read_run",
     "readme",

@@ -167,7 +167,12 @@ def _limits(report: Mapping[str, Any]) -> list[str]:
         "Latencies hold for the processor that they were measured on.",
     ]
     if (target := report["settings"].get("target")) and "int8" in row["stage"]:
-        limits.append(f"The int8 file was made for {target}; on other processors it may be slow.")
+        others = [each["target"] for each in report.get("others", ()) if each["file"] is not None]
+        limits.append(
+            f"The int8 file was made for {target}; the bundle has others for {', '.join(others)}, which were not timed."
+            if others
+            else f"The int8 file was made for {target}; on other processors it may be slow."
+        )
     return [*limits, *report.get("notes", ())]
 
 

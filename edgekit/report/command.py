@@ -72,6 +72,7 @@ def _of_settings(report: Mapping[str, Any]) -> dict[str, Any]:
     settings = report["settings"]
     return {
         "--device": settings.get("target"),
+        "--also": ",".join(settings.get("also") or ()) or None,
         "--threads": settings.get("threads"),
         "--costs": settings.get("costs"),
         "--on": settings.get("host"),

@@ -95,7 +95,9 @@ class Report:
     `behaviour` says what changed between the original and the chosen file besides the metric's mean, on the test split,
     in the form that `edgekit.validate.behaviour` describes; it is empty where the original itself was chosen.
     `explanations` says how far the chosen file looks where the original looks; `edgekit.explain` has its shape.
-    `operators` holds what each kernel of each file takes under ONNX Runtime's profiler.
+    `operators` holds what each kernel of each file takes under ONNX Runtime's profiler. `others` holds for each further
+    kind of CPU the file of the chosen network on the test split (`target`, `file`, `metric`, `drop`, `agreement`,
+    `broken` limits in words), or `why` there is none.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Report:
     behaviour: Mapping[str, Any] = field(default_factory=dict)
     explanations: Mapping[str, Any] = field(default_factory=dict)
     operators: Mapping[str, Any] = field(default_factory=dict)
+    others: Sequence[Mapping[str, Any]] = ()
 
     def row(self, stage: str) -> StageRow:
         """The row of one stage."""

@@ -53,6 +53,26 @@ def stage_table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[
     return headers, rows
 
 
+def other_table(report: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headers and rows for the files that the bundle holds for further kinds of CPU.
+
+    They are scored with sums as those processors form them, and not timed.
+    """
+    headers = ("processor", f"{report['metric']} [95 %]", "drop", "size", "limits")
+    return headers, [
+        (each["target"], "–", "–", "–", f"gets the fp32 file: {each['why']}")
+        if each["file"] is None
+        else (
+            each["target"],
+            interval(each["metric"], 2),
+            interval(each["drop"], 2),
+            format_bytes(each["size_bytes"]),
+            "; ".join(each["broken"]) or "hold",
+        )
+        for each in report.get("others", ())
+    ]
+
+
 def _on_device(device: Mapping[str, Any] | None) -> str:
     return "–" if device is None else f"{format_latency(device['ms'])} ± {device['known_median_error']:.0%}"
 

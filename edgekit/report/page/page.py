@@ -67,6 +67,7 @@ def page(run: SavedRun) -> str:
         conditions=_conditions(report),
         stages=tables.stages(report),
         more_table=tables.more_of_stages(report),
+        others=tables.others(report),
         nodes=tables.nodes(report),
         tradeoff=charts.tradeoff(report),
         candidates=len(report.get("candidates", ())),

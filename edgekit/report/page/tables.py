@@ -76,6 +76,28 @@ def _on_device(device: Mapping[str, Any] | None) -> Cell:
     )
 
 
+def others(report: Mapping[str, Any]) -> Table | None:
+    """The files that the bundle holds for further kinds of CPU."""
+    headers = ("processor", report["metric"], f"drop, {report['unit']}", "size", "limits", "SHA-256")
+    rows = [
+        Row(cells=[plain(each["target"]), DASH, DASH, DASH, plain(f"gets the fp32 file: {each['why']}"), DASH])
+        if each["file"] is None
+        else Row(
+            cells=[
+                plain(each["target"]),
+                estimate(each["metric"]),
+                estimate(each["drop"]),
+                Cell(text=format_bytes(each["size_bytes"]), value=each["size_bytes"]),
+                plain("; ".join(each["broken"]) or "hold"),
+                plain(each["sha256"][:12], code=True),
+            ]
+        )
+        for each in report.get("others", ())
+    ]
+    caption = "The same network for other processors: scored on the test split as they compute, not timed"
+    return Table(name="others", caption=caption, headers=headers, rows=rows) if rows else None
+
+
 def more_of_stages(report: Mapping[str, Any]) -> Table:
     """What else was measured of each file."""
     headers = (

@@ -1,0 +1,133 @@
+"""The chosen network for further kinds of CPU: an int8 file for each, where that holds the budget, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.bundle import Variant
+from edgekit.compress.run import Run
+from edgekit.compress.stages import IMPROVE_SHARE, File, improved_file, quantized_file, selection_score
+from edgekit.quantize.targets import CpuTarget
+from edgekit.validate import Score, compare, score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """What a further kind of CPU gets.
+
+    Args:
+        target: the kind.
+        file: the int8 file for it; None where it gets the fp32 file.
+        why: the reason for that.
+    """
+
+    target: CpuTarget
+    file: File | None = None
+    why: str = ""
+
+
+def other_files(run: Run, original: File, source: File, chosen: File) -> tuple[Other, ...]:
+    """Quantize the chosen network for the further kinds of CPU that the settings name.
+
+    What the chosen file is made of is quantized anew, as kernels and what saturates differ between processors. A file
+    that breaks drop or gates on the selection split climbs the quantization ladder, where there is time; one that still
+    does is left out, and such processors get the fp32 file. Nothing is timed: there is no such processor here.
+
+    Args:
+        run: the run.
+        original: the fp32 file that drops refer to.
+        source: the fp32 file of the chosen network.
+        chosen: the chosen file.
+    """
+    return tuple(
+        _other(run, original, source, target)
+        if chosen.target != "any"
+        else Other(target=target, why="the chosen file is in fp32, which every processor runs")
+        for target in run.settings.other_targets
+    )
+
+
+def _other(run: Run, original: File, source: File, target: CpuTarget) -> Other:
+    stage = f"{source.stage}-{target}"
+    made = quantized_file(run, stage, source, target=target)
+    if isinstance(made, str):
+        return Other(target=target, why=made)
+    reference, judge = selection_score(run, original), run.judge
+    time_s = IMPROVE_SHARE * run.budget.time_s
+    if not judge.holds(judge.judged(selection_score(run, made), reference)) and run.left_s >= time_s:
+        made = improved_file(run, stage, source, made, reference, time_s=time_s)
+    if broken := _broken(run, made, selection_score(run, made), reference):
+        return Other(target=target, why=f"on the selection split the int8 file breaks {'; '.join(broken)}")
+    return Other(target=target, file=made)
+
+
+def tested(run: Run, others: Sequence[Other], reference: Score) -> list[dict[str, Any]]:
+    """For each kind of CPU its file on the test split, against the original's score there.
+
+    JSON-ready; a kind without a file has only the reason.
+    """
+    return [_row(run, other, reference) for other in others]
+
+
+def _row(run: Run, other: Other, reference: Score) -> dict[str, Any]:
+    row: dict[str, Any] = {"target": other.target, "why": other.why, "file": None}
+    file, workload = other.file, run.workload
+    if file is None:
+        return row
+    found = score(
+        file.path,
+        workload.splits.test,
+        workload.task,
+        spec=file.spec,
+        target=file.target,
+        threads=run.settings.threads,
+        seed=run.settings.seed,
+        progress=run.progress,
+    )
+    compared = compare(found, reference, workload.task, seed=run.settings.seed)
+    return row | {
+        "stage": file.stage,
+        "file": str(file.path),
+        "sha256": file.sha256,
+        "size_bytes": file.path.stat().st_size,
+        "metric": found.metric.to_dict(),
+        "drop": compared.drop.to_dict(),
+        "agreement": compared.agreement.to_dict(),
+        "broken": _broken(run, file, found, reference),
+        "details": file.details,
+    }
+
+
+def _broken(run: Run, file: File, found: Score, reference: Score) -> list[str]:
+    """Which limits a file breaks on a split, in words; that on latency is for the CPU that the run is for."""
+    budget, judge = run.budget, replace(run.judge, margin=0.0)
+    judged = judge.judged(found, reference)
+    size = file.path.stat().st_size
+    return [
+        *budget.broken(drop=judged.drop, latency_ms=0.0, size_bytes=size),
+        *budget.gates.before_the_end.broken(judge.changes(found, reference)),
+    ]
+
+
+def variants(chosen: File, rows: Sequence[Mapping[str, Any]], source: File) -> dict[str, Variant]:
+    """The files of a bundle for CPUs, by name: a device takes the first that it can run as it is meant to be run.
+
+    With the fp32 file of the chosen network where a kind has none of its own.
+    """
+    if chosen.target == "any":
+        return {"cpu-fp32": Variant(path=chosen.path)}
+    paths = {chosen.target: chosen.path} | {row["target"]: Path(row["file"]) for row in rows if row["file"] is not None}
+    # Processors with VNNI run files for AVX2 as they are meant to be, too, and would take what comes first.
+    order = sorted(paths, key=lambda target: target != "x86-vnni")
+    found = {
+        "cpu-int8" if target == chosen.target else f"cpu-int8-{target}": Variant(
+            path=paths[target], precision="int8", target=target
+        )
+        for target in order
+    }
+    if len(found) <= len(rows):
+        found["cpu-fp32"] = Variant(path=source.path)
+    return found
