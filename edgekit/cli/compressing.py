@@ -68,6 +68,17 @@ def compress(
     max_worst_class_drop: MaxWorstClassDrop = None,
     max_ece_rise: MaxEceRise = None,
     max_robustness_drop: MaxRobustnessDrop = None,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=1,
+            help="How sure the selection split has to be that a file holds drop and gates: 0.95 keeps 1.6 standard "
+            "errors between a figure and its limit, and finds slower files. A file at 0.7 may break a limit on the "
+            "test split, which the verdict then says.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = 0.7,
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = None,
     also: Also = None,
@@ -135,6 +146,7 @@ def compress(
         max_size_bytes=None if max_size_mb is None else round(1e6 * _positive(max_size_mb, "--max-size-mb")),
         gates=gates_of(max_churn, max_worst_class_drop, max_ece_rise, max_robustness_drop),
         time_s=parse_duration_s(time, "--time"),
+        confidence=confidence,
     )
     settings = Settings(
         also=() if also is None else kinds_in(also, get_args(CpuTarget), "--also"),

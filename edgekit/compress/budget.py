@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 from edgekit.errors import EdgekitError
@@ -12,8 +13,9 @@ from edgekit.units import format_bytes, format_latency
 from edgekit.validate.behaviour import Figures, Gates
 from edgekit.validate.behaviour.gates import cautious
 
-MARGIN = 0.5
-"""Standard errors that a decision keeps between a drop and its limit."""
+CONFIDENCE = 0.7
+"""What a decision asks of the selection split: half a standard error between a drop and its limit. A whole one (0.84)
+is a quarter of a point with 5,000 samples, and of a limit of half a point it leaves little to pruning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +28,11 @@ class Budget:
         max_size_bytes: size of the ONNX file.
         gates: limits on what changes besides the metric's mean; that on robustness is looked at in the end only.
         time_s: how long the search for it may take.
+        confidence: how sure the selection split has to be, in 0.5 to 1, that a file holds drop and gates: one-sided, by
+            the standard errors of the figures.
 
     Raises:
-        EdgekitError: a limit is not a positive number (`max_drop` may be 0).
+        EdgekitError: a limit is not a positive number (`max_drop` may be 0), or the confidence no such share.
 
     >>> Budget(max_drop=0.5).broken(drop=0.7, latency_ms=1.0, size_bytes=1)
     ('drop 0.70 points > 0.50 points',)
@@ -39,6 +43,7 @@ class Budget:
     max_size_bytes: int | None = None
     gates: Gates = field(default_factory=Gates)
     time_s: float = 900.0
+    confidence: float = CONFIDENCE
 
     def __post_init__(self) -> None:
         limits = (
@@ -56,6 +61,23 @@ class Budget:
                 raise EdgekitError(
                     f"got {value}", where=where, rule="a positive number (a drop of 0 is allowed)", way_out="raise it"
                 )
+
+        if not 0.5 <= self.confidence < 1:
+            raise EdgekitError(
+                f"got {self.confidence}",
+                where="--confidence",
+                rule="at least 0.5 and below 1",
+                way_out="0.95 rests on what is 95 % sure; nothing that is measured on samples is wholly so",
+            )
+
+    @property
+    def margin(self) -> float:
+        """Standard errors that a decision keeps between a figure and its limit.
+
+        >>> round(Budget(confidence=0.95).margin, 3)
+        1.645
+        """
+        return NormalDist().inv_cdf(self.confidence)
 
     def broken(self, *, drop: float, latency_ms: float, size_bytes: int) -> tuple[str, ...]:
         """Which limits these figures break, in words; empty when the budget holds."""
@@ -75,16 +97,15 @@ class Budget:
     def cautious(self, drop: Estimate) -> float:
         """The drop to decide with on the selection split, so that the test split is likely to agree.
 
-        Half a standard error above the estimate: a candidate that merely touches the limit on selection would break it
-        on test every second time. A whole one asks too much: with 5,000 samples it is a quarter of a point, and of a
-        limit of half a point it leaves nothing to pruning.
+        Some way above the estimate: a candidate that merely touches the limit on selection would break it on test every
+        second time.
         """
-        return cautious(drop, MARGIN)
+        return cautious(drop, self.margin)
 
     def holds(self, drop: Estimate, changes: Figures) -> bool:
         """Whether drop and gates allow a file, with the margin of a decision on the selection split."""
         gates = self.gates.before_the_end
-        return self.allows(self.cautious(drop)) and not gates.broken(changes, margin=MARGIN)
+        return self.allows(self.cautious(drop)) and not gates.broken(changes, margin=self.margin)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -94,4 +115,5 @@ class Budget:
             "max_size_bytes": self.max_size_bytes,
             **self.gates.to_dict(),
             "time_s": self.time_s,
+            "confidence": self.confidence,
         }

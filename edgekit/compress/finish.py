@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import Variant, postprocessing_for, record_golden, write_bundle
-from edgekit.compress.budget import MARGIN, Budget
+from edgekit.compress.budget import Budget
 from edgekit.compress.explaining import explanations
 from edgekit.compress.operators import operators
 from edgekit.compress.others import Other, other_files, tested, variants
@@ -157,7 +157,7 @@ def choose(candidates: Sequence[Candidate], budget: Budget) -> Candidate:
 def _broken(candidate: Candidate, budget: Budget, *, cautious: bool) -> tuple[str, ...]:
     # The original is its own reference: its drop is zero and has no error.
     drop = budget.cautious(candidate.drop) if cautious else candidate.drop.value
-    gates = budget.gates.before_the_end.broken(candidate.changes, margin=MARGIN if cautious else 0.0)
+    gates = budget.gates.before_the_end.broken(candidate.changes, margin=budget.margin if cautious else 0.0)
     size = candidate.file.path.stat().st_size
     return budget.broken(drop=drop, latency_ms=candidate.latency_ms, size_bytes=size) + gates
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.compress.budget import MARGIN, Budget
+from edgekit.compress.budget import Budget
 from edgekit.compress.settings import Settings
 from edgekit.compress.speed import speed_of
 from edgekit.progress import Progress
@@ -75,7 +75,7 @@ class Run:
             workload=self.workload,
             max_drop=self.budget.max_drop,
             gates=self.budget.gates,
-            margin=MARGIN,
+            margin=self.budget.margin,
             threads=self.settings.threads,
             seed=self.settings.seed,
             progress=self.progress,

@@ -38,6 +38,8 @@ def _of_workload(report: Mapping[str, Any], workload: Mapping[str, Any]) -> dict
         return separator.join(map(_word, workload.get(key) or ()))
 
     return {
+        "--weights": workload.get("weights"),
+        "--trust-pickle": workload.get("trust_pickle"),
         "--train": workload["train"],
         "--test": workload["test"],
         "--selection": workload.get("selection"),
@@ -64,7 +66,12 @@ def _of_budget(report: Mapping[str, Any]) -> dict[str, Any]:
         "--max-drop": budget.get("max_drop_points"),
         "--max-latency-ms": budget.get("max_latency_ms"),
         "--max-size-mb": None if size is None else size / 1e6,
-        "--time": f"{_word(budget['time_s'])}s" if "time_s" in budget else None,
+        "--max-churn": budget.get("max_churn"),
+        "--max-worst-class-drop": budget.get("max_worst_class_drop"),
+        "--max-ece-rise": budget.get("max_ece_rise"),
+        "--max-robustness-drop": budget.get("max_robustness_drop"),
+        "--confidence": budget.get("confidence"),
+        "--time": _seconds(budget.get("time_s")),
     }
 
 
@@ -79,6 +86,7 @@ def _of_settings(report: Mapping[str, Any]) -> dict[str, Any]:
         "--python": settings.get("python") if settings.get("host") else None,
         "--provider": ",".join(settings.get("providers") or ()),
         "--rounds": settings.get("max_rounds"),
+        "--resolution": list(settings.get("resolutions") or ()),
         "--epochs": settings.get("recovery_epochs"),
         "--learning-rate": settings.get("learning_rate"),
         "--grid": settings.get("grid"),
@@ -88,7 +96,12 @@ def _of_settings(report: Mapping[str, Any]) -> dict[str, Any]:
         "--optimizer": settings.get("optimizer"),
         "--batch-size": settings.get("batch_size"),
         "--augment": settings.get("augment"),
+        "--robustness-time": _seconds(settings.get("robustness_time_s")),
     }
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{_word(value)}s"
 
 
 def _object(value: Mapping[str, Any] | None) -> str | None:

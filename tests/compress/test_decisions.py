@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -253,8 +254,25 @@ def test_budget_names_what_is_broken():
     assert Budget(max_drop=0.5).broken(drop=float("nan"), latency_ms=1.0, size_bytes=1)
 
 
-def test_caution_is_half_a_standard_error():
-    assert Budget().cautious(exact(0.3, 0.1)) == pytest.approx(0.35, rel=1e-4)
+def test_caution_is_half_a_standard_error_or_as_many_as_the_confidence_asks_for():
+    assert Budget().cautious(exact(0.3, 0.1)) == pytest.approx(0.35, abs=0.003)
+    for confidence in (0.5, 0.84134, 0.97725):
+        errors = (Budget(confidence=confidence).cautious(exact(0.3, 0.1)) - 0.3) / 0.1
+        assert errors == pytest.approx({0.5: 0, 0.84134: 1, 0.97725: 2}[confidence], abs=1e-3)
+
+
+@pytest.mark.parametrize("confidence", [0.49, 1.0, float("nan")])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(EdgekitError, match="--confidence"):
+        Budget(confidence=confidence)
+
+
+def test_more_confidence_takes_a_slower_file(candidate):
+    candidates = [candidate("fp32", 0.0, 3.0, error=0.0), candidate("int8", 0.1, 2.0), candidate("pruned", 0.35, 1.0)]
+    candidates[-1] = replace(candidates[-1], drop=exact(0.35, 0.2))
+    chosen = {c: choose(candidates, Budget(max_drop=0.5, confidence=c)).file.stage for c in (0.5, 0.7, 0.9, 0.99995)}
+    # 0.35 is 0.75 standard errors below the limit, 0.1 is 4 below it.
+    assert chosen == {0.5: "pruned", 0.7: "pruned", 0.9: "int8", 0.99995: "int8"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The other forms of a report: comment, card, tables, command, comparison; and what is refused."""
 
 import csv
+import inspect
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import typer
 from edgekit.cli.app import app
 from edgekit.errors import EdgekitError
 from edgekit.report import CardFacts, card, comment, compare, facts_of, figures, read_run, to_csv
+from edgekit.report import command as making
 from edgekit.report.card import yaml_lines
 from edgekit.report.command import compress_command, config_entries
 from edgekit.report.headline import caveat, gates, sentence
@@ -126,7 +128,10 @@ def test_decisions_of_an_unpruned_file_are_none(report):
 
 def test_the_command_is_one_that_makes_the_same_run(report, make):
     report["settings"] |= {"costs": "my costs.json", "host": "pi@pi", "python": "python3.12", "learning_rate": 0.06}
-    words = shlex.split(compress_command(report, make.workload))
+    report["settings"] |= {"resolutions": [24, 16], "also": ["arm64", "x86-avx2"], "robustness_time_s": 0.0}
+    report["budget"] |= {"max_churn": 2.0, "max_ece_rise": 0.5, "confidence": 0.95}
+    workload = {**make.workload, "weights": "net.pt", "trust_pickle": "net.pt"}
+    words = shlex.split(compress_command(report, workload))
     assert words[:5] == ["cd", "/some where", "&&", "edgekit", "compress"]
     command = typer.main.get_command(app).commands["compress"]
     with command.make_context("compress", words[5:]) as context:
@@ -141,8 +146,20 @@ def test_the_command_is_one_that_makes_the_same_run(report, make):
     )
     assert (str(given["costs"]), given["on"], given["python"]) == ("my costs.json", "pi@pi", "python3.12")
     assert (given["rounds"], given["learning_rate"]) == (4, 0.06)
+    assert (given["resolution"], given["also"], given["robustness_time"]) == ([24, 16], "arm64,x86-avx2", "0s")
+    assert (given["max_churn"], given["max_ece_rise"], given["confidence"]) == (2.0, 0.5, 0.95)
+    assert (given["weights"], given["trust_pickle"]) == ("net.pt", "net.pt")
     assert config_entries(make.workload) == {"selection_from": "train"}
     assert compress_command(report, {}) == ""
+
+
+def test_the_command_knows_every_option():
+    """A new option that is forgotten there would be left out of the command that makes a run again."""
+    every = typer.main.get_command(app).commands["compress"].params
+    known = {option for each in every for option in each.opts if option.startswith("--")}
+    source = inspect.getsource(making)
+    forgotten = {option for option in known if f'"{option}"' not in source}
+    assert forgotten == {"--out", "--json", "--config", "--help"}
 
 
 def test_equal_runs_differ_in_nothing(report, make):
