@@ -43,7 +43,7 @@ from edgekit.device import isa_target
 from edgekit.device.environment import processor_in
 from edgekit.distill import DistillConfig, distill, reestimate_batchnorm
 from edgekit.export import Exported, export
-from edgekit.prune import PrunePlan, analyse, apply, importance, load_plan, plan
+from edgekit.prune import GraphPruner, PrunePlan, analyse, apply, importance, load_plan, plan
 from edgekit.quantize import quantize, sketch
 from edgekit.report import markdown
 from edgekit.store import write_atomic, write_json
@@ -202,7 +202,7 @@ class Controls:
             str(share): plan(coupling, ranked, keep=share, scope="uniform", grid=self.settings.channel_grid)
             for share in SHARES
         }
-        source = ir.load(self.files["fp32"])
+        source = GraphPruner(ir.load(self.files["fp32"]))
         folder = self.case.folder / "controls"
         paths = {OURS: self.files[OURS]}
         for name, each in plans.items():

@@ -26,7 +26,7 @@ from reference.networks.resnet import ResNet
 from edgekit.compress.choice import Choice
 from edgekit.compress.ladder import ladder
 from edgekit.export import export
-from edgekit.prune import Action, actions, analyse, combine, importance, inside, prune_graph
+from edgekit.prune import Action, GraphPruner, actions, analyse, combine, importance, inside
 from edgekit.quantize import sketch
 from edgekit.workload import Batch
 
@@ -61,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             joint_damage=lambda taken: sum(choice.damage for choice in taken),
         )
     with _timed("their int8 graphs"):
+        graphs = GraphPruner(source)
         for rung in rungs:
             plan = combine(coupling, [choice.action for choice in rung.choices])
-            sketch(prune_graph(source, plan), options.target)
+            sketch(graphs.pruned(plan), options.target)
     return 0
 
 

@@ -10,20 +10,20 @@ import onnx_ir as ir
 
 from edgekit.errors import PruneError
 from edgekit.export import export
-from edgekit.prune import PrunePlan, apply, prune_graph
+from edgekit.prune import GraphPruner, PrunePlan, apply
 from edgekit.workload import Workload
 
 
-def float_graph(workload: Workload, source: ir.Model, plan: PrunePlan) -> ir.Model:
+def float_graph(workload: Workload, source: GraphPruner, plan: PrunePlan) -> ir.Model:
     """The fp32 graph that a plan leads to.
 
     Args:
         workload: of the network that the plan was made for.
-        source: that network's exported graph.
+        source: of that network's exported graph.
         plan: what goes.
     """
     try:
-        return prune_graph(source, plan)
+        return source.pruned(plan)
     except PruneError:
         # Images are scaled, or the graph has an operator that drafts cannot follow: the long way.
         with tempfile.TemporaryDirectory(prefix="edgekit-draft-") as folder:
@@ -39,10 +39,17 @@ def float_graph(workload: Workload, source: ir.Model, plan: PrunePlan) -> ir.Mod
 
 
 def signature(graph: ir.Model) -> str:
-    """Equal for graphs that cost the same: the same operators with the same attributes on the same shapes."""
+    """Equal for graphs that cost the same: the same operators with the same attributes on the same shapes.
+
+    Names of open dimensions tell where in a graph they come from, and nothing of the cost.
+    """
+
+    def sizes(value: ir.Value | None) -> list[int | str] | None:
+        shape = None if value is None else value.shape
+        return None if shape is None else [size if isinstance(size, int) else "open" for size in shape]
+
     rows = sorted(
-        f"{node.op_type} {sorted(map(str, node.attributes.values()))} "
-        f"{[None if value is None else str(value.shape) for value in node.inputs]}"
+        f"{node.op_type} {sorted(map(str, node.attributes.values()))} {list(map(sizes, node.inputs))}"
         for node in graph.graph
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -20,7 +20,7 @@ from edgekit.compress.stages import File
 from edgekit.distill import with_batch_statistics
 from edgekit.errors import EdgekitError
 from edgekit.progress import Step
-from edgekit.prune import Action, Coupling, apply, combine, inside
+from edgekit.prune import Action, Coupling, GraphPruner, apply, combine, inside
 from edgekit.quantize import sketch
 from edgekit.training import in_layout
 from edgekit.validate import first_feeds
@@ -170,9 +170,10 @@ class _Speeds:
 
     def __init__(self, run: Run, original: File, coupling: Coupling) -> None:
         self.run, self.coupling = run, coupling
-        self.source = ir.load(original.path)
+        source = ir.load(original.path)
+        self.source = GraphPruner(source)
         self.feeds = first_feeds(run.workload.splits.selection, original.spec)
-        self.graphs = {ORIGINAL: file_bytes(sketch(self.source, run.settings.target))}
+        self.graphs = {ORIGINAL: file_bytes(sketch(source, run.settings.target))}
         self.sizes = {ORIGINAL: len(self.graphs[ORIGINAL])}
 
     def add(self, actions: Sequence[Action]) -> str:

@@ -2,14 +2,14 @@
 
 `analyse` reads a model's graph into a `Coupling`; `importance` ranks its channels; `plan` (or `actions` and `combine`)
 decides; `prune` applies the plan to the user's own modules and proves the outcome; `save` and `replay` keep it.
-`prune_graph` applies a plan to an exported graph, to ask what it would cost.
+`GraphPruner` applies plans to an exported graph, to ask what they would cost; `prune_graph` does so for one.
 """
 
 from edgekit.prune.actions import Action, actions, combine, inside
 from edgekit.prune.blocks import ResidualBlock, ZeroBranch
 from edgekit.prune.coupling import ChannelGroup, Coupling
 from edgekit.prune.importance import Importance, importance
-from edgekit.prune.on_graph import prune_graph
+from edgekit.prune.on_graph import GraphPruner, prune_graph
 from edgekit.prune.plan import Narrowing, PrunePlan, make_plan, plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.prune import Pruned, analyse, load_plan, prune, replay, save
@@ -21,6 +21,7 @@ __all__ = [
     "Action",
     "ChannelGroup",
     "Coupling",
+    "GraphPruner",
     "Importance",
     "Narrowing",
     "Proof",

@@ -62,7 +62,7 @@ def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
         name=unique,
         shape=ir.Shape(array.shape),
         type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array, name=unique),
+        const_value=ir.Tensor(array, name=unique),
     )
     graph.register_initializer(value)
     return value

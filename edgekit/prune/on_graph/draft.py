@@ -14,40 +14,66 @@ from edgekit.prune.blocks import within
 from edgekit.prune.on_graph.bypass import bypass
 from edgekit.prune.on_graph.masks import Masks, everything, sizes
 from edgekit.prune.on_graph.operators import GATES, follow
-from edgekit.prune.on_graph.shapes import declared, forget, inferred, sized
+from edgekit.prune.on_graph.shapes import declared, named, reshape, sized
 from edgekit.prune.on_graph.walk import Walk, refusal
 from edgekit.prune.plan import PrunePlan
 
 _STATE_WEIGHT = re.compile(r"(?:(.+)\.)?weight_hh_l0")
 
 
-def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
-    """A copy of the exported graph of a network without what the plan, made for that network, removes.
+class GraphPruner:
+    """Applies plans to the exported graph of a network.
 
-    Weights are sliced where the plan says, and what stays is followed through the graph: numbers in it that count
-    channels, heads or hidden units become those that are left. The addition of a removed block becomes its shortcut.
-    Shapes are inferred anew and have to be those that were followed.
+    What every plan needs of the graph is found once: its shapes.
 
     Args:
-        model: the graph that `edgekit.export` wrote for the network that the plan was made for, in fp32; left as it is.
-        plan: what to remove.
-
-    Raises:
-        PruneError: an operator of the graph cannot be followed, it holds a tensor of the plan in another form, or the
-            plan scales images; export the pruned network instead.
+        model: the graph that `edgekit.export` wrote for the network that plans are made for, in fp32; left as it is.
     """
-    if plan.resolution is not None:
-        raise refusal(str(plan.resolution), rule="images as they come")
-    twin = model.clone()
-    known = sized(twin)
-    walk = Walk(twin.graph, {**declared(twin, known), **known})
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self._sized, self._named = sized(model), named(model)
+        self._shapes = {**declared(model, self._sized), **self._sized}
+
+    def pruned(self, plan: PrunePlan) -> ir.Model:
+        """A copy of the graph without what a plan removes.
+
+        Weights are sliced where the plan says, and what stays is followed through the graph: numbers in it that count
+        channels, heads or hidden units become those that are left. The addition of a removed block becomes its
+        shortcut. Shapes are inferred anew and have to be those that were followed.
+
+        Args:
+            plan: what to remove.
+
+        Raises:
+            PruneError: an operator of the graph cannot be followed, it holds a tensor of the plan in another form, or
+                the plan scales images; export the pruned network instead.
+        """
+        if plan.resolution is not None:
+            raise refusal(str(plan.resolution), rule="images as they come")
+        twin = self.model.clone()
+        walk = Walk(twin.graph, self._shapes)
+        _apply(walk, twin, plan)
+        now = sized(twin)
+        _check(walk, self._sized, now, self.model)
+        reshape(twin, self._named, now)
+        return twin
+
+
+def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
+    """`GraphPruner.pruned` for a single plan."""
+    return GraphPruner(model).pruned(plan)
+
+
+def _apply(walk: Walk, twin: ir.Model, plan: PrunePlan) -> None:
+    """Slice weights, follow what stays, take out blocks."""
     # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
     found = [name for name in plan.slices if name in twin.graph.initializers]
     units = _units(twin.graph, plan.slices)
     if plan.slices and not found and not units:
         raise PruneError(
             f"the graph has none of the plan's tensors, such as {next(iter(plan.slices))!r}",
-            where="prune_graph",
+            where="GraphPruner",
             rule="a graph that `edgekit.export` wrote for the network that the plan was made for",
             way_out="export that network",
         )
@@ -59,9 +85,6 @@ def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
     for block in plan.blocks:
         bypass(twin.graph, block)
     passes.RemoveUnusedNodesPass()(twin)
-    forget(twin)
-    _check(walk, known, sized(twin), model)
-    return inferred(twin)
 
 
 def _masks(value: ir.Value, axes: Mapping[int, Sequence[int]]) -> Masks:

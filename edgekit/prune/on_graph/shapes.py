@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import onnx
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
+
+LARGE_BYTES = 1000
+"""Weights of more than that stay out of what inference reads, which counts no shapes by them."""
+Shapes = Mapping[str, tuple[int | str, ...]]
+"""By the names of values; a text is an open dimension."""
 
 
-def inferred(model: ir.Model) -> ir.Model:
-    """The model with its shapes; without any where they disagree, which onnx-ir would log with a traceback."""
-    log = logging.getLogger(passes.ShapeInferencePass.__module__)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        return passes.ShapeInferencePass(strict_mode=True, data_prop=True)(model).model
-    finally:
-        log.setLevel(level)
+def named(model: ir.Model) -> Shapes:
+    """Shapes of all values that have one, as far as it can be inferred; open dimensions keep the names they have.
+
+    Where shapes disagree, those of inputs and weights alone.
+    """
+    return _inferred(_without_weights(model))
 
 
 def sized(model: ir.Model) -> dict[str, tuple[int, ...]]:
-    """Shapes with a size for each open dimension, by the names of values; those that cannot be inferred are not there.
+    """As `named` with a size for each open dimension; values for which one cannot be inferred are not there.
 
     No two open dimensions have the same size, so that a graph whose sizes disagree is found out.
     """
-    twin = model.clone()
-    forget(twin)
-    given: dict[str, int] = {}
-    for value in twin.graph.inputs:
-        assert value.shape is not None
-        known = [size if isinstance(size, int) else given.setdefault(str(size), 2 + len(given)) for size in value.shape]
-        value.shape = ir.Shape(known)
-    for value in twin.graph.outputs:
-        value.shape = None
-    graph = inferred(twin).graph
-    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    proto, given = _without_weights(model), dict[str, int]()
+    for value in proto.graph.input:
+        for size in value.type.tensor_type.shape.dim:
+            if size.HasField("dim_param"):
+                size.dim_value = given.setdefault(size.dim_param, 2 + len(given))
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
     return {
-        str(value.name): tuple(int(size) for size in value.shape)  # type: ignore[arg-type] # all are numbers
-        for value in values
-        if value.shape is not None and all(isinstance(size, int) for size in value.shape)
+        name: tuple(size for size in shape if isinstance(size, int))
+        for name, shape in _inferred(proto).items()
+        if all(isinstance(size, int) for size in shape)
     }
 
 
@@ -60,9 +58,60 @@ def declared(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     return found
 
 
-def forget(model: ir.Model) -> None:
-    """Drop the shapes between inputs and outputs."""
-    for node in model.graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None
+def reshape(model: ir.Model, before: Shapes, now: Mapping[str, tuple[int, ...]]) -> None:
+    """Write shapes into a graph: sizes from `now`, and the names of dimensions that were open `before`."""
+    for value in (value for node in model.graph for value in node.outputs):
+        if value.is_graph_output():
+            continue
+        sizes, names = now.get(str(value.name)), before.get(str(value.name))
+        value.shape = (
+            ir.Shape([size if isinstance(name, int) else name for size, name in zip(sizes, names, strict=True)])
+            if sizes is not None and names is not None and len(sizes) == len(names)
+            else None
+        )
+
+
+def _without_weights(model: ir.Model) -> onnx.ModelProto:
+    """The model for inference: large weights are inputs, and no shapes are written between inputs and outputs."""
+    with _as_inputs(model.graph):
+        proto = ir.to_proto(model)
+    proto.graph.ClearField("value_info")
+    return proto
+
+
+@contextmanager
+def _as_inputs(graph: ir.Graph) -> Iterator[None]:
+    """Have large weights among the inputs for a while."""
+    every, count = list(graph.initializers.values()), len(graph.inputs)
+    large = [each for each in every if each.const_value is not None and each.const_value.nbytes > LARGE_BYTES]
+    tensors = [each.const_value for each in large]
+    for each in large:
+        assert each.name is not None
+        graph.initializers.pop(each.name)
+        each.const_value = None
+        graph.inputs.append(each)
+    try:
+        yield
+    finally:
+        inputs = list(graph.inputs[:count])
+        graph.inputs.clear()
+        graph.inputs.extend(inputs)
+        for each, tensor in zip(large, tensors, strict=True):
+            each.const_value = tensor
+        graph.initializers.clear()
+        for each in every:
+            graph.register_initializer(each)
+
+
+def _inferred(proto: onnx.ModelProto) -> Shapes:
+    try:
+        graph = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
+        graph = proto.graph
+    found: dict[str, tuple[int | str, ...]] = {each.name: tuple(each.dims) for each in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        sizes = [each.dim_value if each.HasField("dim_value") else each.dim_param for each in kind.shape.dim]
+        if kind.HasField("shape") and "" not in sizes:
+            found[value.name] = tuple(sizes)
+    return found

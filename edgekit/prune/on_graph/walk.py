@@ -98,4 +98,4 @@ def renumbered(mask: Mask, index: int) -> int:
 
 def refusal(what: str, rule: str = "operators and sizes that can be followed through the graph") -> PruneError:
     """The error for a graph or a plan that cannot be drafted."""
-    return PruneError(what, where="prune_graph", rule=rule, way_out="export the pruned network")
+    return PruneError(what, where="GraphPruner", rule=rule, way_out="export the pruned network")
