@@ -106,6 +106,7 @@ def test_a_budget_holds_with_its_gates():
         "max_ece_rise": None,
         "max_robustness_drop": 1,
         "time_s": 900.0,
+        "confidence": 0.7,
     }
 
 

@@ -196,7 +196,9 @@ def test_a_machine_that_has_become_slow_does_not_make_a_candidate_slow(monkeypat
         for name in ("fp32", "int8", "pruned-1", "pruned-1-int8")
     }
     one = object.__new__(job._Job)
-    one.run, one.reference, one.plain_ms = SimpleNamespace(workload=SimpleNamespace(task=None), budget=BUDGET), None, {}
+    judge = SimpleNamespace(changes=lambda *_: Figures())
+    one.run = SimpleNamespace(workload=SimpleNamespace(task=None), budget=BUDGET, judge=judge)
+    one.reference, one.plain_ms = None, {}
     one.original = files["fp32"]
     plain = [files["fp32"], files["int8"]]
     found = [one._candidate(file, plain).latency_ms for file in files.values()]
@@ -211,3 +213,6 @@ def test_what_is_to_come_is_known_from_the_unpruned_files(time_s, measuring_s):
     took = {"export-fp32": 3.0, "quantize-int8": 0.5, "score-fp32": 2.0, "score-int8": 1.0, "latency-int8": 1.5}
     run = SimpleNamespace(seconds={**took, "price": 99.0}, settings=Settings(), budget=Budget(time_s=time_s))
     assert to_come_s(run) == pytest.approx((3 + 0.5 + 3 + 2 * 1.5) + 2 * 3 + measuring_s)
+    # For each further kind of CPU: a quantization, and a score on either split.
+    run.settings = Settings(target="x86-avx2", also=("x86-vnni", "x86-avx2", "arm64"))
+    assert to_come_s(run) == pytest.approx((3 + 0.5 + 3 + 2 * 1.5) + 2 * (0.5 + 2 * 1) + 2 * 3 + measuring_s)
