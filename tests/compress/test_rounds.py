@@ -14,6 +14,7 @@ from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, ne
 from edgekit.compress.screening import MOST_SCREENED, Screened, left_after, next_to_screen
 from edgekit.prune import PrunePlan
 from edgekit.stats import Estimate
+from edgekit.validate.behaviour import Figures
 
 BUDGET = Budget(max_drop=0.5)
 LEFT = 0.25
