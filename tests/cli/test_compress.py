@@ -171,6 +171,7 @@ def test_json_in_a_process_of_its_own_is_the_report_and_nothing_else(run):
     assert (report["seconds"], report["stages"]) == (before["seconds"], before["stages"])
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_keeps_the_closest_and_says_so(run, edgekit, project, tmp_path):
     folder = tmp_path / "missed"
     shutil.copytree(run.folder / "stages", folder / "stages")  # what it has in common with the run above

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.marks import seldom
+
 
 class Wired(nn.Module):
     """A stem, random steps, and a head; every step's modules and wiring come from one seed."""
@@ -86,7 +88,7 @@ def counted(plan, model):
     return total
 
 
-@pytest.mark.parametrize("seed", range(26))
+@pytest.mark.parametrize("seed", [seldom(seed) if seed % 2 else seed for seed in range(26)])
 def test_half_of_a_random_network(kit, seed):
     net = kit.settle(Wired(seed), seed)
     for scope in ("uniform", "global"):

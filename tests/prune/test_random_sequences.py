@@ -13,6 +13,7 @@ from torch import nn
 
 from edgekit import prune as room
 from edgekit.export import export
+from tests.marks import seldom
 
 KINDS = ("recurrent", "both ways", "attention", "stock", "hidden", "gated", "norm", "convolution")
 SEEDS = range(14)
@@ -80,7 +81,7 @@ class Sequence(nn.Module):
         return self.head(x.mean(1))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [seldom(seed) if seed % 2 else seed for seed in SEEDS])
 def test_half_of_a_random_sequence_network(kit, tmp_path, seed):
     net = kit.settle(Sequence(seed), seed)
     example = kit.batch(6, 5)

@@ -20,6 +20,7 @@ from edgekit.report import readme
 from edgekit.report.snippets import OURS, snippets
 from edgekit.report.usage import fenced, wanted
 from edgekit.spec import IOSpec, TensorSpec
+from tests.marks import seldom
 
 ROOT = Path(__file__).parents[2]
 IMAGE = {
@@ -243,7 +244,7 @@ def test_a_fence_is_longer_than_what_it_holds():
     assert fenced("py", "a = '````'") == ["`````py", "a = '````'", "`````"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind if kind == "image" else seldom(kind) for kind in KINDS])
 def test_our_cpp_compiles(kind, tmp_path):
     include, compiler = ROOT / "tools/device_apps/cpp/include", shutil.which("c++")
     if compiler is None or not include.is_dir():

@@ -236,6 +236,7 @@ def test_pasted_digits_are_drawn_anew_in_training(projects):
     ],
     ids=lambda row: row[1],
 )
+@pytest.mark.slow
 def test_a_network_of_another_family_exports(projects, tmp_path, row):
     project, name, inputs, operators = row
     torch.manual_seed(0)

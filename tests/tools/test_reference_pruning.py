@@ -74,6 +74,7 @@ def networks():
         ),
     ],
 )
+@pytest.mark.slow
 def test_half_of_a_reference_network(networks, tmp_path, name, groups, blocks):
     net, x = networks[name]
     example = Batch((x,), {}, None)
