@@ -18,6 +18,7 @@ from torch.jit._trace import TracerWarning
 from edgekit.errors import ExportError
 from edgekit.export.dimensions import Names
 from edgekit.export.exact import simplify
+from edgekit.workload.tracing import CONVERTED, whole_layers
 
 Exporter = Callable[[nn.Module, Sequence[Tensor], Names, int], ir.Model]
 """(flat model, example tensors, open dimensions, opset) to a graph with inputs and outputs in the model's order."""
@@ -32,7 +33,8 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dimensions)
     with quiet():
         try:
-            program = torch.export.export(model, tuple(tensors), dynamic_shapes=(shapes,))
+            with whole_layers():
+                program = torch.export.export(model, tuple(tensors), dynamic_shapes=(shapes,))
         except Exception as error:
             fixed = _fixed_dimension(str(error), dimensions)
             if fixed:
@@ -43,7 +45,10 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
                     way_out="mend forward, or export for one batch size with dynamic='none'",
                 ) from error
             raise
-        converted = torch.onnx.export(simplify(program), dynamo=True, opset_version=opset, optimize=True, verbose=False)
+        with whole_layers(CONVERTED):
+            converted = torch.onnx.export(
+                simplify(program), dynamo=True, opset_version=opset, optimize=True, verbose=False
+            )
     assert converted is not None
     return converted.model
 

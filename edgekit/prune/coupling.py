@@ -32,6 +32,7 @@ from edgekit.prune.residual import find_blocks
 from edgekit.prune.rules import RULES
 from edgekit.prune.walk import Value, Values, Walk, alive, carries_channels, sizes_of
 from edgekit.workload import Batch
+from edgekit.workload.tracing import whole_layers
 
 _DRY_RUN = "`edgekit prune --dry-run` prints what can be pruned and what is frozen, and why"
 Block = ResidualBlock | RecurrentLayer
@@ -152,7 +153,7 @@ def trace(model: nn.Module, example: Batch) -> ExportedProgram:
         PruneError: `torch.export` refuses the model.
     """
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), whole_layers():
             # torch.export warns of the flat weights that nn.LSTM keeps beside its parameters: not ours to judge.
             warnings.filterwarnings("ignore", message="The tensor attributes? ")
             return open_regions(torch.export.export(model, example.args, example.kwargs, strict=False))
