@@ -18,7 +18,8 @@ from torch.jit._trace import TracerWarning
 from edgekit.errors import ExportError
 from edgekit.export.dimensions import Names
 from edgekit.export.exact import simplify
-from edgekit.workload.tracing import CONVERTED, whole_layers
+from edgekit.export.recurrent import TRANSLATIONS
+from edgekit.workload.tracing import whole_layers
 
 Exporter = Callable[[nn.Module, Sequence[Tensor], Names, int], ir.Model]
 """(flat model, example tensors, open dimensions, opset) to a graph with inputs and outputs in the model's order."""
@@ -31,10 +32,9 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
         ExportError: the model fixes a dimension that was to stay open.
     """
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dimensions)
-    with quiet():
+    with quiet(), whole_layers():
         try:
-            with whole_layers():
-                program = torch.export.export(model, tuple(tensors), dynamic_shapes=(shapes,))
+            program = torch.export.export(model, tuple(tensors), dynamic_shapes=(shapes,))
         except Exception as error:
             fixed = _fixed_dimension(str(error), dimensions)
             if fixed:
@@ -45,10 +45,14 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
                     way_out="mend forward, or export for one batch size with dynamic='none'",
                 ) from error
             raise
-        with whole_layers(CONVERTED):
-            converted = torch.onnx.export(
-                simplify(program), dynamo=True, opset_version=opset, optimize=True, verbose=False
-            )
+        converted = torch.onnx.export(
+            simplify(program),
+            dynamo=True,
+            opset_version=opset,
+            optimize=True,
+            verbose=False,
+            custom_translation_table=dict(TRANSLATIONS),
+        )
     assert converted is not None
     return converted.model
 

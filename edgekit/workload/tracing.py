@@ -10,21 +10,17 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 
-CONVERTED = ("gru", "lstm")
-"""Operators that the exporter to ONNX takes whole."""
-RECURRENT = (*CONVERTED, "rnn_tanh", "rnn_relu")
+RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 
 
 @contextmanager
-def whole_layers(operators: Sequence[str] = RECURRENT) -> Iterator[None]:
+def whole_layers() -> Iterator[None]:
     """Have tracers ask recurrent operators for the shapes of what they give, and no more.
 
     `torch.export` keeps these operators whole. To learn the shapes that they give it walks through their formulas, step
-    by step and several times: two layers of GRU over 168 steps took a minute. What a traced graph computes is the same;
-    where PyTorch keeps such formulas elsewhere than it did in 2.10 to 2.13, this does nothing.
-
-    Args:
-        operators: those that a tracer leaves whole; one that it takes to pieces would lose them.
+    by step and several times: two layers of GRU over 168 steps took a minute, and their number could not stay open.
+    What a traced graph computes is the same; where PyTorch keeps such formulas elsewhere than 2.13 does, this does
+    nothing. Within it no such operator can be taken to pieces: nothing would be left of it.
 
     >>> import warnings
     >>> net = torch.nn.GRU(3, 4, batch_first=True).eval()
@@ -34,7 +30,7 @@ def whole_layers(operators: Sequence[str] = RECURRENT) -> Iterator[None]:
     ['aten.gru.input']
     """
     formulas: list[tuple[Any, dict[Any, Any], dict[Any, Any]]] = []
-    for name in operators:
+    for name in RECURRENT:
         operator = getattr(torch.ops.aten, name).input
         for table, keys in _tables(operator):
             kept = {key: table[key] for key in keys if key in table}

@@ -144,7 +144,9 @@ class Recurrent(nn.Module):
         return self.head(self.rnn(features)[0][:, -1])
 
 
-@pytest.mark.parametrize(("kind", "bidirectional"), [(nn.LSTM, False), (nn.LSTM, True), (nn.GRU, False)])
+@pytest.mark.parametrize(
+    ("kind", "bidirectional"), [(nn.LSTM, False), (nn.LSTM, True), (nn.GRU, False), (nn.RNN, True)]
+)
 def test_recurrent_operators_stay_whole_and_nothing_computes_shapes(tmp_path, operators, run, kind, bidirectional):
     model, features = Recurrent(kind, bidirectional=bidirectional).eval(), torch.randn(4, 7, 6)
     exported = export(model, batch(features), tmp_path / "net.onnx")
@@ -155,6 +157,33 @@ def test_recurrent_operators_stay_whole_and_nothing_computes_shapes(tmp_path, op
         given = torch.randn(size, 7, 6)
         with torch.no_grad():
             np.testing.assert_allclose(run(exported, given)[0], model(given).numpy(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"bidirectional": True}, {"nonlinearity": "relu", "bias": False, "num_layers": 1}],
+    ids=["two layers", "both ways", "relu without biases"],
+)
+def test_vanilla_recurrent_layers_of_any_length_are_one_operator_each(tmp_path, operators, run, options):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.RNN(6, 10, **{"num_layers": 2, **options})
+
+        def forward(self, features):
+            sequence, states = self.rnn(features)
+            return sequence, states
+
+    model = Net().eval()
+    open_ended = {"features": {0: "time", 1: "samples"}}
+    exported = export(model, batch(torch.randn(7, 4, 6)), tmp_path / "net.onnx", dynamic=open_ended)
+    assert exported.exporter == "torch.export"
+    assert operators(exported.path)["RNN"] == model.rnn.num_layers
+    for size in ((1, 3), (12, 1)):
+        given = torch.randn(*size, 6)
+        with torch.no_grad():
+            for have, wanted in zip(run(exported, given), model(given), strict=True):
+                np.testing.assert_allclose(have, wanted.numpy(), rtol=1e-3, atol=1e-6)
 
 
 class Stateful(nn.Module):
