@@ -38,11 +38,14 @@ class Computing:
         if (known := self._known.get(_kinds(network))) is None:
             return None
         choice, macs = known
-        return replace(choice, step_s=choice.step_s * mac_count(network, self._example) / macs)
+        return replace(choice, step_s=choice.step_s * self._macs(network) / macs)
 
     def keep(self, network: nn.Module, choice: Choice) -> None:
         """Keep what a training of the network has found, unless something is known for such networks."""
-        self._known.setdefault(_kinds(network), (choice, max(mac_count(network, self._example), 1)))
+        self._known.setdefault(_kinds(network), (choice, self._macs(network)))
+
+    def _macs(self, network: nn.Module) -> int:
+        return max(mac_count(network, self._example), 1)
 
 
 def _kinds(network: nn.Module) -> frozenset[str]:
