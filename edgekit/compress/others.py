@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from edgekit.bundle import Variant
 from edgekit.compress.run import Run
 from edgekit.compress.stages import IMPROVE_SHARE, File, improved_file, quantized_file, selection_score
 from edgekit.quantize.targets import CpuTarget
+from edgekit.stats import Estimate
 from edgekit.validate import Score, compare, score
+from edgekit.validate.behaviour import Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +57,12 @@ def _other(run: Run, original: File, source: File, target: CpuTarget) -> Other:
     made = quantized_file(run, stage, source, target=target)
     if isinstance(made, str):
         return Other(target=target, why=made)
-    reference, judge = selection_score(run, original), run.judge
-    time_s = IMPROVE_SHARE * run.budget.time_s
-    if not judge.holds(judge.judged(selection_score(run, made), reference)) and run.left_s >= time_s:
+    reference, time_s = selection_score(run, original), IMPROVE_SHARE * run.budget.time_s
+    drop, changes = _against(run, selection_score(run, made), reference)
+    if not run.budget.holds(drop, changes) and run.left_s >= time_s:
         made = improved_file(run, stage, source, made, reference, time_s=time_s)
-    if broken := _broken(run, made, selection_score(run, made), reference):
+        drop, changes = _against(run, selection_score(run, made), reference)
+    if broken := _broken(run, made, drop, changes):
         return Other(target=target, why=f"on the selection split the int8 file breaks {'; '.join(broken)}")
     return Other(target=target, file=made)
 
@@ -88,6 +91,7 @@ def _row(run: Run, other: Other, reference: Score) -> dict[str, Any]:
         progress=run.progress,
     )
     compared = compare(found, reference, workload.task, seed=run.settings.seed)
+    changes = run.judge.changes(found, reference)
     return row | {
         "stage": file.stage,
         "file": str(file.path),
@@ -96,19 +100,22 @@ def _row(run: Run, other: Other, reference: Score) -> dict[str, Any]:
         "metric": found.metric.to_dict(),
         "drop": compared.drop.to_dict(),
         "agreement": compared.agreement.to_dict(),
-        "broken": _broken(run, file, found, reference),
+        "broken": _broken(run, file, compared.drop, changes),
         "details": file.details,
     }
 
 
-def _broken(run: Run, file: File, found: Score, reference: Score) -> list[str]:
-    """Which limits a file breaks on a split, in words; that on latency is for the CPU that the run is for."""
-    budget, judge = run.budget, replace(run.judge, margin=0.0)
-    judged = judge.judged(found, reference)
-    size = file.path.stat().st_size
+def _against(run: Run, found: Score, reference: Score) -> tuple[Estimate, Figures]:
+    """The drop, and what gates look at."""
+    return compare(found, reference, run.workload.task).drop, run.judge.changes(found, reference)
+
+
+def _broken(run: Run, file: File, drop: Estimate, changes: Figures) -> list[str]:
+    """Which limits a file breaks, in words; that on latency is for the CPU that the run is for."""
+    budget, size = run.budget, file.path.stat().st_size
     return [
-        *budget.broken(drop=judged.drop, latency_ms=0.0, size_bytes=size),
-        *budget.gates.before_the_end.broken(judge.changes(found, reference)),
+        *budget.broken(drop=drop.value, latency_ms=0.0, size_bytes=size),
+        *budget.gates.before_the_end.broken(changes),
     ]
 
 

@@ -2,14 +2,14 @@
 
 `analyse` reads a model's graph into a `Coupling`; `importance` ranks its channels; `plan` (or `actions` and `combine`)
 decides; `prune` applies the plan to the user's own modules and proves the outcome; `save` and `replay` keep it.
-`GraphPruner` applies plans to an exported graph, to ask what they would cost; `prune_graph` does so for one.
+`GraphPruner` applies plans to an exported graph, to ask what they would cost.
 """
 
 from edgekit.prune.actions import Action, actions, combine, inside
 from edgekit.prune.blocks import ResidualBlock, ZeroBranch
 from edgekit.prune.coupling import ChannelGroup, Coupling
 from edgekit.prune.importance import Importance, importance
-from edgekit.prune.on_graph import GraphPruner, prune_graph
+from edgekit.prune.on_graph import GraphPruner
 from edgekit.prune.plan import Narrowing, PrunePlan, make_plan, plan
 from edgekit.prune.proof import Proof, prove
 from edgekit.prune.prune import Pruned, analyse, load_plan, prune, replay, save
@@ -44,7 +44,6 @@ __all__ = [
     "plan",
     "prove",
     "prune",
-    "prune_graph",
     "replay",
     "resolutions",
     "save",

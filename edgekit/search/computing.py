@@ -42,7 +42,9 @@ class Computing:
 
     def keep(self, network: nn.Module, choice: Choice) -> None:
         """Keep what a training of the network has found, unless something is known for such networks."""
-        self._known.setdefault(_kinds(network), (choice, self._macs(network)))
+        kinds = _kinds(network)
+        if kinds not in self._known:
+            self._known[kinds] = choice, self._macs(network)
 
     def _macs(self, network: nn.Module) -> int:
         return max(mac_count(network, self._example), 1)

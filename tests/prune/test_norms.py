@@ -129,7 +129,7 @@ def test_statistics_are_those_of_the_channels_that_are_left(kit, tmp_path, case)
     # The graph of the unpruned network, narrowed by the plan, is that of the pruned one.
     source = ir.load(export(net, example, tmp_path / "net.onnx", dynamic="batch").path)
     ir.external_data.load_to_model(source)
-    narrowed = ir.to_proto(room.prune_graph(source, plan)).SerializeToString()
+    narrowed = ir.to_proto(room.GraphPruner(source).pruned(plan)).SerializeToString()
     (given,) = ort.InferenceSession(narrowed).run(None, {source.graph.inputs[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(given), want, rtol=1e-4, atol=1e-5)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgekit.errors import PruneError
 from edgekit.export import export
-from edgekit.prune import analyse, apply, make_plan, prune_graph
+from edgekit.prune import GraphPruner, analyse, apply, make_plan
 from edgekit.workload import Batch
 from tests.marks import seldom
 
@@ -224,7 +224,7 @@ def test_it_answers_as_the_exported_pruned_network(make, shape, kept, blocks, tm
     plan = make_plan(coupling, kept, named)
     before = ir.load(export(model, example, tmp_path / "before.onnx").path)
     untouched = answers(before, x)
-    found = prune_graph(before, plan)
+    found = GraphPruner(before).pruned(plan)
     wanted = export(apply(model, plan), example, tmp_path / "after.onnx").path
     np.testing.assert_allclose(
         answers(found, x),
@@ -245,7 +245,7 @@ def test_heads_of_pytorchs_own_attention(tmp_path):
     plan = make_plan(analyse(model, example), {"layer.self_attn": [1, 2], "layer.linear1": range(7)})
     graph = ir.load(export(model, example, tmp_path / "m.onnx").path)
     wanted = ir.load(export(apply(model, plan), example, tmp_path / "p.onnx").path)
-    found = prune_graph(graph, plan)
+    found = GraphPruner(graph).pruned(plan)
     np.testing.assert_allclose(answers(found, x), answers(wanted, x), atol=1e-5)
     weights = [
         {name: np.prod(value.shape) for name, value in m.graph.initializers.items() if name.endswith("weight")}
@@ -269,14 +269,14 @@ def test_slices_that_do_not_fit_are_refused(make, x, slices, match, tmp_path):
     graph = ir.load(export(model, example, tmp_path / "m.onnx").path)
     plan = replace(make_plan(analyse(model, example)), slices=slices)
     with pytest.raises(PruneError, match=match):
-        prune_graph(graph, plan)
+        GraphPruner(graph).pruned(plan)
 
 
 def test_a_layer_whose_state_is_read_is_refused(tmp_path):
     model, example = Stated().eval(), Batch((torch.randn(2, 6, 4),), {}, None)
     graph = ir.load(export(model, example, tmp_path / "m.onnx").path)
     with pytest.raises(PruneError, match="gives nothing but its sequence"):
-        prune_graph(graph, make_plan(analyse(model, example), {}, ["rnn.layer1"]))
+        GraphPruner(graph).pruned(make_plan(analyse(model, example), {}, ["rnn.layer1"]))
 
 
 def test_a_plan_of_another_network_is_refused(tmp_path):
@@ -284,4 +284,4 @@ def test_a_plan_of_another_network_is_refused(tmp_path):
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     plan = make_plan(analyse(other, Batch((torch.randn(2, 3, 9, 9),), {}, None)), {"0": [0, 1]})
     with pytest.raises(PruneError, match="none of the plan's tensors"):
-        prune_graph(graph, plan)
+        GraphPruner(graph).pruned(plan)

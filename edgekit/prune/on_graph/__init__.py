@@ -5,6 +5,6 @@ the numbers in it that count channels, `bypass` takes out blocks. What comes of 
 cost; a network that is kept is pruned as modules, with proof, and exported.
 """
 
-from edgekit.prune.on_graph.draft import GraphPruner, prune_graph
+from edgekit.prune.on_graph.draft import GraphPruner
 
-__all__ = ["GraphPruner", "prune_graph"]
+__all__ = ["GraphPruner"]

@@ -60,11 +60,6 @@ class GraphPruner:
         return twin
 
 
-def prune_graph(model: ir.Model, plan: PrunePlan) -> ir.Model:
-    """`GraphPruner.pruned` for a single plan."""
-    return GraphPruner(model).pruned(plan)
-
-
 def _apply(walk: Walk, twin: ir.Model, plan: PrunePlan) -> None:
     """Slice weights, follow what stays, take out blocks."""
     # What is not there has been folded into the layer before it, which the plan slices, too; if not, shapes will tell.
