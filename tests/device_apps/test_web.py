@@ -310,7 +310,8 @@ def test_text_and_sound(page, server, bundles):
 def test_a_picture_from_the_camera(page, server, bundles):
     page.open(server.url, **PHONE)
     page.click("camera")
-    page.until("document.getElementById('camera-view').open && document.getElementById('video').videoWidth")
+    # No picture can be taken before the camera has shown one: it would be black.
+    page.until("document.getElementById('camera-view').open && !document.getElementById('shoot').disabled")
     before = page.runs()
     page.click("shoot")
     page.settled(before)

@@ -29,13 +29,17 @@ export async function readImage(file) {
  */
 export async function takePicture({ dialog, video, shoot, close }) {
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' }, audio: false });
+  // A camera says how large its pictures are before it has shown one; whoever shoots then takes a black one.
+  shoot.disabled = true;
+  const shown = () => { shoot.disabled = false; };
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(shown);
+  else video.addEventListener('playing', shown, { once: true });
   video.srcObject = stream;
   dialog.showModal();
   try {
     return await new Promise((resolve) => {
       shoot.onclick = () => {
         const { videoWidth: width, videoHeight: height } = video;
-        if (!width) return; // Not yet open.
         const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
         context.drawImage(video, 0, 0);
         resolve(context.getImageData(0, 0, width, height));
