@@ -31,6 +31,14 @@ class Estimate:
     high: float
     n: int
 
+    def raised(self, errors: float) -> float:
+        """The value with so many standard errors added, read off the width of the interval.
+
+        >>> round(Estimate(value=1.0, low=0.804, high=1.196, n=100).raised(2), 3)
+        1.2
+        """
+        return self.value + errors * (self.high - self.low) / (2 * Z)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""
         return asdict(self)

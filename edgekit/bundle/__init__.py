@@ -6,6 +6,7 @@
 from edgekit.bundle.archive import pack
 from edgekit.bundle.checking import Verified, verify_bundle
 from edgekit.bundle.golden import record_golden
+from edgekit.bundle.kinds import variants_for_kinds
 from edgekit.bundle.schema import bundle_schema
 from edgekit.bundle.signing import sign_bundle
 from edgekit.bundle.write import Side, Variant, postprocessing_for, write_bundle
@@ -23,6 +24,7 @@ __all__ = [
     "postprocessing_for",
     "record_golden",
     "sign_bundle",
+    "variants_for_kinds",
     "verify_bundle",
     "write_bundle",
 ]

@@ -46,6 +46,17 @@ MaxEceRise = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+Confidence = Annotated[
+    float,
+    typer.Option(
+        min=0.5,
+        max=1,
+        help="How sure the selection split has to be that a file holds drop and gates: 0.95 keeps 1.6 standard errors "
+        "between a figure and its limit, and finds slower files. A file at 0.7 may break a limit on the test split, "
+        "which the result then shows.",
+        rich_help_panel=LIMITS,
+    ),
+]
 MaxRobustnessDrop = Annotated[
     float | None,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from edgekit.cli import show
+from edgekit.cli.kinds import kinds_in
 from edgekit.cli.onnx_files import named, shared_spec
 from edgekit.cli.onnx_jobs import OnnxJob
 from edgekit.cli.options import AsJson, Threads
 from edgekit.errors import EdgekitError, did_you_mean
+from edgekit.report import interval
 
 if TYPE_CHECKING:
     from edgekit.bundle import Side
     from edgekit.device import Golden
+    from edgekit.progress import Progress
+    from edgekit.quantize.targets import CpuTarget
     from edgekit.spec import IOSpec
     from edgekit.workload import Workload, WorkloadConfig
 
@@ -47,6 +51,16 @@ def bundle(
         typer.Option(
             help="Folder of that run, which also knows the model, the data and the task.  \\[default: the latest in "
             "edgekit-runs]"
+        ),
+    ] = None,
+    also: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS",
+            help="For a point in int8: further kinds of CPU, with commas, that the bundle gets an int8 file of the "
+            "same network for: x86-vnni,x86-avx2,arm64. Each is scored on the selection split as such a CPU computes, "
+            "and not timed.",
+            show_default=False,
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Golden vectors to record from the selection split.")] = 4,
@@ -96,7 +110,7 @@ def bundle(
     The files are named, or are those of a point on the front that `search` or `compress` left.
 
     Example: edgekit bundle net.py:model --train net.py:train_data --test net.py:test_data -f int8@x86-vnni=m.int8.onnx
-    -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3
+    -f fp32=m.onnx && edgekit bundle --run edgekit-runs/net-network --point 3 --also x86-avx2,arm64
     && edgekit bundle m.int8.onnx m.onnx --data test.zip --image-size 224 --labels cat,dog
     """
     from edgekit.bundle import postprocessing_for, sign_bundle, write_bundle
@@ -112,18 +126,21 @@ def bundle(
             rule="files (--file), or a point of a run (--point and --run)",
         )
     sides = _sides(bake or ())
+    kinds = _kinds(also, point)
     contents = _of_point(run, point) if run is not None and point is not None else _of_files(file or [])
     spec = shared_spec([contents.reference])
-    with show.ticking("bundling", 3, quiet=json) as tick:
-        if isinstance(config, OnnxJob):
-            workload: Workload | OnnxJob = config
-            task, after, origin = config.task, config.postprocessing, "ONNX files"
-        else:
-            from edgekit.workload import load_workload
+    if isinstance(config, OnnxJob):
+        workload: Workload | OnnxJob = config
+        task, after, origin = config.task, config.postprocessing, "ONNX files"
+    else:
+        from edgekit.workload import load_workload
 
-            workload = loaded = load_workload(config)
-            task, after, origin = loaded.task.name, loaded.postprocessing, config.model
-        tick()
+        workload = loaded = load_workload(config)
+        task, after, origin = loaded.task.name, loaded.postprocessing, config.model
+        if kinds and run is not None and point is not None:
+            with show.progress(quiet=json) as progress:
+                contents = _with_kinds(contents, run, point, loaded, kinds, spec=spec, progress=progress)
+    with show.ticking("bundling", 2, quiet=json) as tick:
         golden = _of_raw(raw, workload, contents, spec) if raw else _of_data(samples, workload, contents, spec)
         tick()
         path = _place(out or Path(f"{workload.name}.edgekit"), zipped=zipped)
@@ -149,8 +166,15 @@ def bundle(
         signature = None if sign is None else sign_bundle(folder, sign)
         tick()
     if json:
-        show.data({"bundle": str(folder), **({} if signature is None else {"signature": str(signature)})})
+        signed_by = {} if signature is None else {"signature": str(signature)}
+        show.data({"bundle": str(folder), **signed_by, "kinds": contents.metrics.get("kinds", {})})
     else:
+        for kind, found in contents.metrics.get("kinds", {}).items():
+            show.out.print(
+                f"{kind}: {contents.metrics['name']} {found['metric']['value']:.2f} on the selection split, "
+                f"{interval(found['drop'], 2)} below the fp32 file of the same network",
+                markup=False,
+            )
         signed = "" if signature is None else f" and its signature {signature}"
         show.out.print(f"wrote {folder}{signed}; look into it with: edgekit inspect {folder}", markup=False)
 
@@ -264,6 +288,46 @@ def _of_point(run: Path, number: int) -> _Contents:
         metrics={"name": front.metric, "unit": front.unit, "selection": member.point.to_dict(), "test": member.test},
         provenance={"choices": dict(member.choices), "file_sha256": member.sha256},
         files=_report_of(run),
+    )
+
+
+def _kinds(also: str | None, point: int | None) -> tuple[CpuTarget, ...]:
+    if also is None:
+        return ()
+    if point is None:
+        raise EdgekitError(
+            f"got {also!r}",
+            where="--also",
+            rule="only with --point: the run knows the fp32 network and its data",
+            way_out="quantize for several kinds with `edgekit quantize --target`, and name each file with --file",
+        )
+    from edgekit.quantize.targets import CpuTarget
+
+    return kinds_in(also, get_args(CpuTarget), "--also")
+
+
+def _with_kinds(
+    contents: _Contents,
+    run: Path,
+    number: int,
+    workload: Workload,
+    kinds: Sequence[CpuTarget],
+    *,
+    spec: IOSpec,
+    progress: Progress,
+) -> _Contents:
+    """With an int8 file of the same network for each further kind of CPU."""
+    from edgekit.bundle import variants_for_kinds
+    from edgekit.search import Front, for_kinds
+
+    front = Front.load(run)
+    made = for_kinds(front, front.member(number), run, workload, kinds, spec=spec, progress=progress)
+    (chosen,) = contents.variants.values()
+    figures = {each.target: {"metric": each.metric.to_dict(), "drop": each.drop.to_dict()} for each in made}
+    return replace(
+        contents,
+        variants=variants_for_kinds(chosen, {each.target: each.path for each in made}, contents.reference),
+        metrics={**contents.metrics, "kinds": figures},
     )
 
 

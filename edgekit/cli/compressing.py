@@ -13,6 +13,7 @@ import typer
 
 from edgekit.cli import show
 from edgekit.cli.behaviour import (
+    Confidence,
     MaxChurn,
     MaxEceRise,
     MaxRobustnessDrop,
@@ -68,17 +69,7 @@ def compress(
     max_worst_class_drop: MaxWorstClassDrop = None,
     max_ece_rise: MaxEceRise = None,
     max_robustness_drop: MaxRobustnessDrop = None,
-    confidence: Annotated[
-        float,
-        typer.Option(
-            min=0.5,
-            max=1,
-            help="How sure the selection split has to be that a file holds drop and gates: 0.95 keeps 1.6 standard "
-            "errors between a figure and its limit, and finds slower files. A file at 0.7 may break a limit on the "
-            "test split, which the verdict then says.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = 0.7,
+    confidence: Confidence = 0.7,
     time: Annotated[str, typer.Option(help="How long it may take: 90s, 15m, 1h30m.", rich_help_panel=LIMITS)] = "15m",
     device: Device = None,
     also: Also = None,
@@ -265,6 +256,7 @@ def _front(report: Mapping[str, Any], config: WorkloadConfig) -> Front:
             if each["file"] not in names
         ),
         reference={"what": "the original, fp32"},
+        details={"settings": report["settings"]},
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -125,9 +124,8 @@ def quantize(
     file = config.only_file() if isinstance(config, OnnxJob) else file or Path()
     spec = shared_spec([file])
     gated = {"churn": max_churn, "worst-class-drop": max_worst_class_drop, "ece-rise": max_ece_rise}
-    is_gated = any(value is not None for value in gated.values())
-    limit = max_drop if max_drop is not None else math.inf if is_gated else None
-    workload, feeds = _calibrated(config, spec, scored=limit is not None)
+    limits = {name: value for name, value in {"drop": max_drop, **gated}.items() if value is not None}
+    workload, feeds = _calibrated(config, spec, scored=bool(limits))
     with show.progress(quiet=json) as progress:
         made = quantize_for_targets(
             file,
@@ -144,8 +142,8 @@ def quantize(
             profile=None if profile is None else load_profile(profile),
             progress=progress,
         )
-        climbed: list[Climbed] = []
-        if limit is not None and workload is not None:
+        climbed, missed = list[Climbed](), False
+        if limits and workload is not None:
             from edgekit.compress.settings import Settings
             from edgekit.validate import SelectionJudge
 
@@ -162,7 +160,7 @@ def quantize(
             scored = [each for each in made if each.plan.target in SCORED_HERE]
             climbed = [_climbed(ladder, each, file, feeds, time_s=time_s) for each in scored]
             made = tuple(next((c.quantized for c in climbed if c.quantized.path == m.path), m) for m in made)
-    missed = limit is not None and any(each.drop > limit or each.excess > 0 for each in climbed)
+            missed = not all(judge.holds(each.judged) for each in climbed)
     if json:
         rows = [_file_row(each, next((c for c in climbed if c.quantized is each), None)) for each in made]
         show.data({"files": rows})
@@ -199,8 +197,7 @@ def quantize(
     for way in climbed:
         _say_rungs(way)
     if missed:
-        limits = {"drop": max_drop, **gated}
-        asked = [f"--max-{name} {value:g}" for name, value in limits.items() if value is not None]
+        asked = [f"--max-{name} {value:g}" for name, value in limits.items()]
         show.out.print(f"a file does not hold {', '.join(asked)}; the best is kept. Try more --time, or other limits")
         raise typer.Exit(BUDGET_MISSED)
 
@@ -276,7 +273,7 @@ def _targets(text: str | None) -> list[Target]:
 
 def _file_row(done: Quantized, way: Climbed | None) -> dict[str, Any]:
     rungs = [] if way is None else [rung.to_dict() for rung in way.rungs]
-    ladder = {} if way is None else {"drop": way.drop, "excess": way.excess, "rungs": rungs}
+    ladder = {} if way is None else {**asdict(way.judged), "rungs": rungs}
     figures = {"target": done.plan.target, "scheme": done.scheme, "int8_nodes": done.int8_nodes}
     return {**figures, "size_bytes": done.path.stat().st_size, **done.to_dict(), **ladder}
 

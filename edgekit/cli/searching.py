@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgekit.cli import completing, show
-from edgekit.cli.behaviour import MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
+from edgekit.cli.behaviour import Confidence, MaxChurn, MaxEceRise, MaxWorstClassDrop, gates_of
 from edgekit.cli.compressing import BUDGET_MISSED
 from edgekit.cli.kinds import Costs, Device, DevicePython, OnDevice, kind_of
 from edgekit.cli.options import (
@@ -63,6 +63,7 @@ def search(
     max_churn: MaxChurn = None,
     max_worst_class_drop: MaxWorstClassDrop = None,
     max_ece_rise: MaxEceRise = None,
+    confidence: Confidence = 0.7,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -178,6 +179,7 @@ def search(
         max_latency_ms=max_latency_ms,
         max_drop=max_drop,
         gates=gates_of(max_churn, max_worst_class_drop, max_ece_rise, None),
+        confidence=confidence,
         teacher=teacher,
         weights=from_weights,
         latency=latency,
@@ -243,7 +245,7 @@ def _end(front: Front, settings: SearchSettings, folder: Path, *, json: bool) ->
     from edgekit.report import scatter
     from edgekit.search.record import AXES, FRONT, PICTURE
 
-    chosen = front.chosen(max_latency_ms=settings.max_latency_ms, max_drop=settings.max_drop)
+    chosen = front.chosen(max_latency_ms=settings.max_latency_ms, max_drop=settings.max_drop, margin=settings.margin)
     if json:
         show.data({**front.to_dict(), "chosen": chosen})
     else:

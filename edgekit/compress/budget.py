@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 from edgekit.errors import EdgekitError
 from edgekit.stats import Estimate
 from edgekit.units import format_bytes, format_latency
 from edgekit.validate.behaviour import Figures, Gates
-from edgekit.validate.behaviour.gates import cautious
-
-CONFIDENCE = 0.7
-"""What a decision asks of the selection split: half a standard error between a drop and its limit. A whole one (0.84)
-is a quarter of a point with 5,000 samples, and of a limit of half a point it leaves little to pruning."""
+from edgekit.validate.selection import CONFIDENCE, margin_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +56,7 @@ class Budget:
                 raise EdgekitError(
                     f"got {value}", where=where, rule="a positive number (a drop of 0 is allowed)", way_out="raise it"
                 )
-
-        if not 0.5 <= self.confidence < 1:
-            raise EdgekitError(
-                f"got {self.confidence}",
-                where="--confidence",
-                rule="at least 0.5 and below 1",
-                way_out="0.95 rests on what is 95 % sure; nothing that is measured on samples is wholly so",
-            )
+        margin_of(self.confidence)
 
     @property
     def margin(self) -> float:
@@ -77,7 +65,7 @@ class Budget:
         >>> round(Budget(confidence=0.95).margin, 3)
         1.645
         """
-        return NormalDist().inv_cdf(self.confidence)
+        return margin_of(self.confidence)
 
     def broken(self, *, drop: float, latency_ms: float, size_bytes: int) -> tuple[str, ...]:
         """Which limits these figures break, in words; empty when the budget holds."""
@@ -100,7 +88,7 @@ class Budget:
         Some way above the estimate: a candidate that merely touches the limit on selection would break it on test every
         second time.
         """
-        return cautious(drop, self.margin)
+        return drop.raised(self.margin)
 
     def holds(self, drop: Estimate, changes: Figures) -> bool:
         """Whether drop and gates allow a file, with the margin of a decision on the selection split."""

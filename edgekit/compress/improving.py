@@ -59,7 +59,7 @@ class Ladder:
             folder,
             judge=self.judge.of_files(first.spec, first.plan.target, self.reference),
             known=None if known is None else self.judge.judged(known, self.reference),
-            enough=self.judge.allows,
+            enough=self.judge.holds,
             train=train if self.trains else None,
             time_s=time_s,
             seed=self.settings.seed,

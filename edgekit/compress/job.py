@@ -18,10 +18,9 @@ from edgekit.compress.run import Run
 from edgekit.compress.screening import Screened, screen
 from edgekit.compress.settings import Settings
 from edgekit.compress.stages import (
-    IMPROVE_SHARE,
     File,
     exported_file,
-    improved_file,
+    held_file,
     in_terms_of,
     quantized_file,
     selection_latency,
@@ -145,12 +144,9 @@ class _Job:
 
     def _improve(self, int8: Candidate, source: File, plain: Sequence[File], notes: list[str]) -> None:
         """Climb the quantization ladder where int8 alone breaks the budget by its drop or a gate."""
-        time_s = IMPROVE_SHARE * self.run.budget.time_s
-        if self._is_good_enough(int8) or self.run.left_s < time_s:
-            return
         stage = int8.file.stage
-        better = improved_file(self.run, stage, source, int8.file, self.reference, time_s=time_s)
-        notes += [f"{stage}: {_said(rung)}" for rung in better.details["rungs"]]
+        better = held_file(self.run, stage, source, int8.file, self.reference)
+        notes += [f"{stage}: {_said(rung)}" for rung in better.details.get("rungs", ())]
         if better.sha256 != int8.file.sha256:
             self.candidates.append(self._candidate(better, plain, int8.round))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import Variant
+from edgekit.bundle import Variant, variants_for_kinds
 from edgekit.compress.run import Run
-from edgekit.compress.stages import IMPROVE_SHARE, File, improved_file, quantized_file, selection_score
+from edgekit.compress.stages import File, held_file, quantized_file, selection_score
 from edgekit.quantize.targets import CpuTarget
 from edgekit.stats import Estimate
 from edgekit.validate import Score, compare, score
@@ -57,12 +57,11 @@ def _other(run: Run, original: File, source: File, target: CpuTarget) -> Other:
     made = quantized_file(run, stage, source, target=target)
     if isinstance(made, str):
         return Other(target=target, why=made)
-    reference, time_s = selection_score(run, original), IMPROVE_SHARE * run.budget.time_s
-    drop, changes = _against(run, selection_score(run, made), reference)
-    if not run.budget.holds(drop, changes) and run.left_s >= time_s:
-        made = improved_file(run, stage, source, made, reference, time_s=time_s)
-        drop, changes = _against(run, selection_score(run, made), reference)
-    if broken := _broken(run, made, drop, changes):
+    reference = selection_score(run, original)
+    made = held_file(run, stage, source, made, reference)
+    found = selection_score(run, made)
+    drop = compare(found, reference, run.workload.task).drop
+    if broken := _broken(run, made, drop, run.judge.changes(found, reference)):
         return Other(target=target, why=f"on the selection split the int8 file breaks {'; '.join(broken)}")
     return Other(target=target, file=made)
 
@@ -105,11 +104,6 @@ def _row(run: Run, other: Other, reference: Score) -> dict[str, Any]:
     }
 
 
-def _against(run: Run, found: Score, reference: Score) -> tuple[Estimate, Figures]:
-    """The drop, and what gates look at."""
-    return compare(found, reference, run.workload.task).drop, run.judge.changes(found, reference)
-
-
 def _broken(run: Run, file: File, drop: Estimate, changes: Figures) -> list[str]:
     """Which limits a file breaks, in words; that on latency is for the CPU that the run is for."""
     budget, size = run.budget, file.path.stat().st_size
@@ -120,21 +114,13 @@ def _broken(run: Run, file: File, drop: Estimate, changes: Figures) -> list[str]
 
 
 def variants(chosen: File, rows: Sequence[Mapping[str, Any]], source: File) -> dict[str, Variant]:
-    """The files of a bundle for CPUs, by name: a device takes the first that it can run as it is meant to be run.
+    """The files of a bundle for CPUs, by name, as `edgekit.bundle.variants_for_kinds` orders them.
 
-    With the fp32 file of the chosen network where a kind has none of its own.
+    `rows` is what `tested` gave, and `source` the fp32 file of the chosen network.
     """
-    if chosen.target == "any":
-        return {"cpu-fp32": Variant(path=chosen.path)}
-    paths = {chosen.target: chosen.path} | {row["target"]: Path(row["file"]) for row in rows if row["file"] is not None}
-    # Processors with VNNI run files for AVX2 as they are meant to be, too, and would take what comes first.
-    order = sorted(paths, key=lambda target: target != "x86-vnni")
-    found = {
-        "cpu-int8" if target == chosen.target else f"cpu-int8-{target}": Variant(
-            path=paths[target], precision="int8", target=target
-        )
-        for target in order
-    }
-    if len(found) <= len(rows):
-        found["cpu-fp32"] = Variant(path=source.path)
-    return found
+    precision = "fp32" if chosen.target == "any" else "int8"
+    return variants_for_kinds(
+        Variant(path=chosen.path, precision=precision, target=chosen.target),
+        {row["target"]: None if row["file"] is None else Path(row["file"]) for row in rows},
+        source.path,
+    )

@@ -116,11 +116,19 @@ def quantized_file(run: Run, stage: str, source: File, *, target: Target) -> Fil
     )
 
 
-def improved_file(run: Run, stage: str, source: File, first: File, reference: Score, *, time_s: float) -> File:
-    """Climb the quantization ladder from `first`, the int8 file of `source`, until drop and gates hold the budget.
+def held_file(run: Run, stage: str, source: File, first: File, reference: Score) -> File:
+    """`first`, the int8 file of `source`, or what the ladder makes of it if it breaks drop or gates and there is time.
 
-    `reference` is the score of the fp32 original on the selection split.
+    `reference` is the score of the fp32 original on the selection split, which decides.
     """
+    time_s = IMPROVE_SHARE * run.budget.time_s
+    if run.judge.holds(run.judge.judged(selection_score(run, first), reference)) or run.left_s < time_s:
+        return first
+    return _improved_file(run, stage, source, first, reference, time_s=time_s)
+
+
+def _improved_file(run: Run, stage: str, source: File, first: File, reference: Score, *, time_s: float) -> File:
+    """Climb the quantization ladder from `first` until drop and gates hold the budget."""
 
     def make(folder: Path) -> None:
         ladder = Ladder(judge=run.judge, reference=reference, trains=True, settings=run.settings, progress=run.progress)

@@ -75,16 +75,14 @@ class Climbed:
     Args:
         quantized: the file with its plan.
         source: the fp32 file that the plan belongs to: the original, or one with learned weights.
-        drop: on the selection split.
-        excess: by how much it breaks other limits; 0 where it holds them.
+        judged: what it comes to on the selection split.
         rungs: in the order in which they were tried.
         sensitivity: of the layers, where it was measured.
     """
 
     quantized: Quantized
     source: Path
-    drop: float
-    excess: float
+    judged: Judged
     rungs: tuple[Rung, ...]
     sensitivity: Sensitivities | None
 
@@ -92,8 +90,7 @@ class Climbed:
         """A JSON-ready form."""
         return {
             "quantized": self.quantized.to_dict(),
-            "drop": self.drop,
-            "excess": self.excess,
+            **asdict(self.judged),
             "rungs": [rung.to_dict() for rung in self.rungs],
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
         }
@@ -113,7 +110,7 @@ def climb(
     folder: Path,
     *,
     judge: Callable[[Path], Judged],
-    enough: Callable[[float], bool],
+    enough: Callable[[Judged], bool],
     known: Judged | None = None,
     train: Callable[[Trainable], Trainable] | None = None,
     time_s: float = float("inf"),
@@ -121,7 +118,7 @@ def climb(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Climbed:
-    """Better a static int8 file, rung by rung, until its drop is small enough and it holds all other limits.
+    """Better a static int8 file, rung by rung, until it is good enough.
 
     1. learned rounding of weights (`edgekit.quantize.learning.rounding`);
     2. mixed precision: the layers that cost most accuracy for the microseconds they save go to fp32, one, two, four ...
@@ -139,7 +136,7 @@ def climb(
         calibration: batches of inputs; gone through several times.
         folder: for the files of the rungs; `quantized.onnx` is the best one.
         judge: scores a file on the selection split.
-        enough: whether a drop holds the budget.
+        enough: whether a file that was judged so holds all limits.
         known: what `judge` said of `first`, where it was asked before.
         train: trains what it is given, in the shared loop, and returns it or a trained copy.
         time_s: seconds; no rung begins after them, and learned rounding takes at most half of what is left.
@@ -176,8 +173,7 @@ def climb(
     return Climbed(
         quantized=read_back(best.source, best.plan, path, first.spec, few),
         source=best.source,
-        drop=best.judged.drop,
-        excess=best.judged.excess,
+        judged=best.judged,
         rungs=tuple(way.rungs),
         sensitivity=measured[0] if measured else None,
     )
@@ -197,7 +193,7 @@ class _Way:
         folder: Path,
         *,
         judge: Callable[[Path], Judged],
-        enough: Callable[[float], bool],
+        enough: Callable[[Judged], bool],
         known: Judged | None,
         time_s: float,
     ) -> None:
@@ -212,7 +208,7 @@ class _Way:
 
     def go(self, name: str, tries: Callable[[], Tries]) -> None:
         """Try a rung's candidates until one is good enough, unless it is not needed or there is no time."""
-        if self._holds(self.best.judged) or self.left_s <= 0 or self.best.plan.scheme != "static":
+        if self.enough(self.best.judged) or self.left_s <= 0 or self.best.plan.scheme != "static":
             return
         since, before = time.monotonic(), self.best.judged
         least, note = None, ""
@@ -221,7 +217,7 @@ class _Way:
                 found = self._scored(source, plan)
                 if least is None or found < least:
                     least, note = found, what
-                if self._holds(found) or self.left_s <= 0:
+                if self.enough(found) or self.left_s <= 0:
                     break
         except QuantizeError as error:
             note = f"not possible: {error.problem}"
@@ -236,9 +232,6 @@ class _Way:
                 note=note,
             )
         )
-
-    def _holds(self, judged: Judged) -> bool:
-        return judged.excess <= 0 and self.enough(judged.drop)
 
     def _scored(self, source: Path, plan: QuantPlan) -> Judged:
         path = self.folder / "candidate.onnx"

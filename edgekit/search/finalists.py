@@ -16,10 +16,12 @@ from edgekit.errors import QuantizeError
 from edgekit.export import Exported, export
 from edgekit.progress import Step
 from edgekit.quantize import Quantized, quantize
+from edgekit.search.asked import Values
 from edgekit.search.front import Point, front
 from edgekit.search.improving import improved
 from edgekit.search.record import Member
-from edgekit.search.site import FULL, Site, Values
+from edgekit.search.site import Site
+from edgekit.search.trainings import FULL
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, validate
@@ -84,7 +86,12 @@ def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[in
     points = _measured(site, reference, files)
     broken = _broken(site, reference, files)
     # A file that breaks a gate must not keep one that holds them all off the front.
-    best = front([point for point in points if not broken[point.name]] or points)
+    surely = _broken(site, reference, files, margin=site.settings.margin)
+    best = front(
+        [point for point in points if not surely[point.name]]
+        or [point for point in points if not broken[point.name]]
+        or points
+    )
     by_name = {made.name: made for made in files}
     test = _tested(site, reference, [by_name[point.name] for point in best])
     root = site.root.resolve()
@@ -131,7 +138,7 @@ def _finished(
         site.progress(Step("finalists", done, count))
         # As much again as the files take is kept for the test split, beside both measurements of latency.
         rest_s = (count - done + count) * fmean(spent or [0.0]) + 2 * site.settings.latency_time_s
-        folder = site.trained(values, FULL, deadline_s=deadline_s(count - done, rest_s))
+        folder = site.trainings.trained(values, FULL, deadline_s=deadline_s(count - done, rest_s))
         done += 1
         return folder
 
@@ -145,7 +152,7 @@ def _finished(
 
     if site.teacher is None:
         folder = trained(site.default)
-        network = partial(site.with_weights, site.default, folder)
+        network = partial(site.trainings.with_weights, site.default, folder)
         (reference,) = timed(lambda: [_exported(site, REFERENCE, site.default, folder.name, network)])
     else:
         (reference,) = timed(lambda: [_exported(site, REFERENCE, {}, "teacher", lambda: site.teacher)])
@@ -157,7 +164,7 @@ def _finished(
 
 def _files(site: Site, name: str, values: Values, folder: Path, reference: Made) -> list[Made]:
     """The fp32 file, the int8 file, and a better one where that one alone misses the limits."""
-    source = _exported(site, name, values, folder.name, lambda: site.with_weights(values, folder))
+    source = _exported(site, name, values, folder.name, lambda: site.trainings.with_weights(values, folder))
     settings = site.settings
 
     def make(to: Path) -> None:
@@ -248,8 +255,8 @@ def _measured(site: Site, reference: Made, files: Sequence[Made]) -> list[Point]
         write_json(folder / "latency.json", {name: base / timing.ratio.value for name, timing in timings.items()})
 
     key = {"files": [made.sha256 for made in (reference, *files)], "time": settings.latency_time_s}
-    if site.book is not None:
-        latencies = site.predicted_ms({made.name: made.path for made in files}, reference.spec)
+    if site.speeds.book is not None:
+        latencies = site.speeds.predicted_ms({made.name: made.path for made in files}, reference.spec)
     else:
         latencies = json.loads((site.stage("latency", key, time) / "latency.json").read_text())
     base = _scored(site, reference)
@@ -273,10 +280,10 @@ def _scored(site: Site, made: Made) -> Score:
     return Score.load(site.stage("score", {"file": made.sha256}, make))
 
 
-def _broken(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, tuple[str, ...]]:
-    """By file: the gates that it breaks on the selection split, in words."""
+def _broken(site: Site, reference: Made, files: Sequence[Made], *, margin: float = 0.0) -> dict[str, tuple[str, ...]]:
+    """By file: the gates that it breaks on the selection split, with so many standard errors added; in words."""
     base, judge = _scored(site, reference), site.judge
-    return {made.name: judge.gates.broken(judge.changes(_scored(site, made), base)) for made in files}
+    return {made.name: judge.gates.broken(judge.changes(_scored(site, made), base), margin=margin) for made in files}
 
 
 def _tested(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, Any]:

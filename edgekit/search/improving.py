@@ -44,7 +44,7 @@ def improved(
             folder,
             judge=site.judge.of_files(first.spec, first.plan.target, reference),
             known=site.judge.judged(found, reference),
-            enough=site.judge.allows,
+            enough=site.judge.holds,
             time_s=share_s,
             seed=settings.seed,
             progress=site.progress,
@@ -55,6 +55,7 @@ def improved(
         "first": file_sha256(int8),
         "max_drop": settings.max_drop,
         "gates": settings.gates.to_dict(),
+        "margin": settings.margin,
         "time": round(share_s),
     }
     folder = site.stage("improve", key, make)

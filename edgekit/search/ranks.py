@@ -19,7 +19,7 @@ def train(job: Path) -> None:
     site = Site(
         WorkloadConfig.from_dict(what["workload"]), SearchSettings.from_dict(what["settings"]), Path(what["root"])
     )
-    site.train(
+    site.trainings.train(
         what["choices"],
         what["rung"],
         None if what["before"] is None else Path(what["before"]),

@@ -103,23 +103,29 @@ class Front:
         numbered = [Mark(x=p.latency_ms, y=p.drop.value, label=str(number)) for number, p in enumerate(points, 1)]
         return [*others, *numbered]
 
-    def chosen(self, *, max_latency_ms: float | None, max_drop: float | None) -> int | None:
+    def chosen(self, *, max_latency_ms: float | None, max_drop: float | None, margin: float = 0.0) -> int | None:
         """The number of the fastest point within limits and gates on the selection split; None if there is none.
 
         Without a limit on the drop, the most accurate one.
+
+        Args:
+            max_latency_ms: the limit on the latency, or None.
+            max_drop: the limit on the drop, or None.
+            margin: standard errors that the drop has to be below its limit by, where any point's is; else its value
+                alone counts.
         """
-        within = [
+        quick = [
             (number, each.point)
             for number, each in enumerate(self.members, 1)
-            if not each.broken
-            and (max_latency_ms is None or each.point.latency_ms <= max_latency_ms)
-            and (max_drop is None or each.point.drop.value <= max_drop)
+            if not each.broken and (max_latency_ms is None or each.point.latency_ms <= max_latency_ms)
         ]
-        if not within:
-            return None
         if max_drop is None:
-            return min(within, key=lambda pair: (pair[1].drop.value, pair[1].latency_ms))[0]
-        return within[0][0]
+            return min(quick, key=lambda pair: (pair[1].drop.value, pair[1].latency_ms), default=(None,))[0]
+        for errors in (margin, 0.0):
+            for number, point in quick:
+                if point.drop.raised(errors) <= max_drop:
+                    return number
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""

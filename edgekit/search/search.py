@@ -101,7 +101,7 @@ def search(
             reference=ended.reference,
             details={
                 **found.details,
-                "device": None if site.book is None else list(site.book.costs.device),
+                "device": None if site.speeds.book is None else list(site.speeds.book.costs.device),
                 "environment": dict(ended.environment),
                 "splits": site.workload.splits.digests(),
                 "seconds": clock.spent_s,
@@ -150,12 +150,12 @@ def explore(
 def _explored(site: Site, url: str, *, workers: int, clock: _Clock) -> Explored:
     settings = site.settings
     # What a fault of the builder, the data or the costs would break breaks here, before there are workers.
-    site.ask_for_costs()
-    baseline_ms = None if settings.latency else site.baseline()[1]
+    site.speeds.ask_for_costs()
+    baseline_ms = None if settings.latency else site.speeds.baseline()[1]
     for rung in range(len(settings.short)):
-        site.reference(rung)
+        site.trainings.reference(rung)
     if site.teacher is not None:
-        site.who_teaches()
+        site.trainings.who_teaches()
     with storage_at(url) as store:
         study = _study(store, site, baseline_ms)
         _run(study, site, url, workers=workers, clock=clock)

@@ -13,6 +13,7 @@ from edgekit.quantize.targets import CpuTarget, target_here
 from edgekit.search.study import SamplerKind
 from edgekit.training import AugmentationName, OptimizerName
 from edgekit.validate.behaviour import Gates
+from edgekit.validate.selection import CONFIDENCE, margin_of
 
 AIMS = ("latency", "drop", "size")
 LATER = (
@@ -23,6 +24,7 @@ LATER = (
     "latency_time_s",
     "max_drop",
     "gates",
+    "confidence",
     "ranges",
     "placement",
     "ranks",
@@ -47,6 +49,8 @@ class SearchSettings:
             is, while its fp32 file is not, climbs the quantization ladder (`edgekit.quantize.climb`).
         gates: limits on what else may differ from the reference; likewise. Finalists that break one are left off the
             front where others hold all. That on robustness needs perturbed inputs and is not for a search.
+        confidence: how sure the selection split has to be that a file holds `max_drop` and `gates`, in 0.5 to 1:
+            one-sided, by the standard errors of the figures. Where none is so sure, estimates decide.
         teacher: a trained model to distill from, and the reference of all drops. Without it both are missing, and the
             reference is the builder's default network, trained like the others.
         weights: a trained model whose weights new networks start from, where names and shapes allow.
@@ -86,6 +90,7 @@ class SearchSettings:
     max_latency_ms: float | None = None
     max_drop: float | None = None
     gates: Gates = field(default_factory=Gates)
+    confidence: float = CONFIDENCE
     teacher: str | None = None
     weights: str | None = None
     latency: str | None = None
@@ -132,6 +137,7 @@ class SearchSettings:
                 rule="gates on churn, classes and calibration: a search perturbs no inputs",
                 way_out="validate the chosen file with this gate",
             )
+        margin_of(self.confidence)
         self._check_device()
         counts = (("--trials", self.trials), ("--rungs", self.rungs), ("--finalists", self.finalists))
         for where, value in (*counts, ("--ranks", self.ranks), ("--threads", self.threads)):
@@ -147,6 +153,11 @@ class SearchSettings:
         ):
             if number is not None and not 0 < number < math.inf:
                 raise EdgekitError(f"got {number}", where=where, rule="a positive number")
+
+    @property
+    def margin(self) -> float:
+        """Standard errors that a decision keeps between a figure and its limit."""
+        return margin_of(self.confidence)
 
     @property
     def short(self) -> tuple[float, ...]:

@@ -10,8 +10,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgekit.choices import Choice, Option, SearchSpace, choosing
 from edgekit.errors import EdgekitError, UnreachableError
+from edgekit.search.asked import Values
 from edgekit.search.settings import SearchSettings
-from edgekit.search.site import Site, Speed, Values
+from edgekit.search.site import Site
+from edgekit.search.speeds import Speed
 from edgekit.validate import Comparison, Score, compare
 
 CHOICES, REASON, TWIN, DROP, SPEED, SPACE = "choices", "reason", "same as trial", "drop", "speed", "space"
@@ -102,7 +104,7 @@ def _again(trial: Trial, twin: FrozenTrial) -> Sequence[float]:
 
 def _climbed(site: Site, study: optuna.Study, trial: Trial, values: Values) -> Sequence[float]:
     settings = site.settings
-    speed = site.speed(values)
+    speed = site.speeds.of(values)
     trial.set_user_attr(SPEED, {name: getattr(speed, name) for name in Speed.__slots__})
     limit = settings.max_latency_ms
     if limit is not None:
@@ -123,8 +125,8 @@ def _climbed(site: Site, study: optuna.Study, trial: Trial, values: Values) -> S
 
 def drop_at(site: Site, values: Values, rung: int | str, *, deadline_s: float | None = None) -> Comparison:
     """The network against the reference after as much training, both in PyTorch on the selection split."""
-    score = Score.load(site.trained(values, rung, deadline_s=deadline_s))
-    return compare(score, site.reference(rung), site.workload.task)
+    score = Score.load(site.trainings.trained(values, rung, deadline_s=deadline_s))
+    return compare(score, site.trainings.reference(rung), site.workload.task)
 
 
 def _is_promoted(

@@ -5,14 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 
+from edgekit.errors import EdgekitError
 from edgekit.progress import Progress, silent
 from edgekit.quantize import Judged
 from edgekit.spec import IOSpec
 from edgekit.validate.behaviour import Figures, Gates, figures_of
-from edgekit.validate.behaviour.gates import cautious
 from edgekit.validate.scoring import Score, compare, score
 from edgekit.workload import Workload
+
+CONFIDENCE = 0.7
+"""What a decision asks of the selection split: half a standard error between a drop and its limit. A whole one (0.84)
+is a quarter of a point with 5,000 samples, and of a limit of half a point it leaves little to pruning."""
+
+
+def margin_of(confidence: float) -> float:
+    """Standard errors to keep between a figure and its limit, to be so sure (one-sided) that it is within.
+
+    Raises:
+        EdgekitError: the confidence is not in 0.5 to 1.
+
+    >>> round(margin_of(0.95), 3)
+    1.645
+    """
+    if not 0.5 <= confidence < 1:
+        raise EdgekitError(
+            f"got {confidence}",
+            where="--confidence",
+            rule="at least 0.5 and below 1",
+            way_out="0.95 rests on what is 95 % sure; nothing that is measured on samples is wholly so",
+        )
+    return NormalDist().inv_cdf(confidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +84,13 @@ class SelectionJudge:
         """By how much a score breaks the gates, and its drop, against a reference's on the same samples."""
         return Judged(
             excess=self.gates.before_the_end.excess(self.changes(found, reference), margin=self.margin),
-            drop=cautious(compare(found, reference, self.workload.task).drop, self.margin),
+            drop=compare(found, reference, self.workload.task).drop.raised(self.margin),
         )
 
     def of_files(self, spec: IOSpec, target: str, reference: Score) -> Callable[[Path], Judged]:
         """Scores and judges files with the inputs of `spec`, as `edgekit.quantize.climb` asks for it."""
         return lambda path: self.judged(self.score(path, spec, target=target), reference)
 
-    def allows(self, drop: float) -> bool:
-        """Whether a drop alone, in points, is within its limit."""
-        return self.max_drop is None or drop <= self.max_drop
-
     def holds(self, judged: Judged) -> bool:
         """Whether a file that was judged so is within all limits."""
-        return judged.excess <= 0 and self.allows(judged.drop)
+        return judged.excess <= 0 and (self.max_drop is None or judged.drop <= self.max_drop)

@@ -9,6 +9,7 @@ import pytest
         (["bundle", "--point", "1"], "no finished run in edgekit-runs"),
         (["bundle"], "not given: MODEL, --train, --test"),
         (["bundle", "--run", "/nowhere", "--point", "1"], "no front.json here"),
+        (["bundle", "m:f", "--train", "m:f", "--test", "m:f", "-f", "fp32=m.onnx", "--also", "arm64"], "got 'arm64'"),
         (["search", "m:f", "--train", "m:f", "--test", "m:f", "--aims", "drop"], "the only aim is the drop"),
         (["search", "m:f", "--train", "m:f", "--test", "m:f", "--aims", "speed,drop"], "got speed, drop"),
         (["search", "m:f"], "not given: --train, --test"),

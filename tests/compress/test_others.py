@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgekit.compress import Budget, Settings, compress, finish, others
+from edgekit.compress import Budget, Settings, compress, finish, others, stages
 from edgekit.device.variants import exact_config, rank
 from edgekit.device.verify import open_bundle
 from edgekit.quantize.targets import CpuTarget
@@ -113,7 +113,7 @@ def test_a_kind_whose_file_breaks_the_budget_gets_the_fp32_file(run, workload, m
         return replace(file, path=path, sha256="0" * 64)
 
     monkeypatch.setattr(others, "quantized_file", ruined)
-    monkeypatch.setattr(others, "IMPROVE_SHARE", 10.0)  # No time for the ladder.
+    monkeypatch.setattr(stages, "IMPROVE_SHARE", 10.0)  # No time for the ladder.
     report = run()
     if report.verdict.chosen == "fp32":
         pytest.skip("int8 is not faster than fp32 on this processor: there is nothing to make for others")

@@ -43,7 +43,7 @@ def climbed(draw, tmp_path):
             draw(source),
             tmp_path,
             judge=judge,
-            enough=lambda points: points <= 0.5,
+            enough=lambda judged: judged <= Judged(0.0, 0.5),
             rounding_steps=3,
             **options,
         )
@@ -82,7 +82,7 @@ def test_every_rung_runs_once_and_the_best_is_kept(int8, resnet, climbed):
     assert [rung.kept for rung in done.rungs] == [True, False, True, False]
     assert [rung.drop for rung in done.rungs] == [3.0, 3.5, 2.0, 2.6]
     assert [rung.gain for rung in done.rungs] == [None, -0.5, 1.0, pytest.approx(-0.6)]
-    assert done.drop == 2.0
+    assert done.judged.drop == 2.0
     assert done.quantized.path.read_bytes() == drop.files[4]
     assert len(trained) == 1
     assert done.sensitivity is not None
@@ -96,7 +96,7 @@ def test_every_rung_runs_once_and_the_best_is_kept(int8, resnet, climbed):
 def test_it_stops_as_soon_as_the_budget_holds(first, resnet, climbed):
     done = climbed(first, resnet, Scripted(3.0, 0.1))
     assert [rung.name for rung in done.rungs] == [POST_TRAINING, ROUNDING]
-    assert done.drop == 0.1
+    assert done.judged.drop == 0.1
     assert done.source != resnet.path
 
 
@@ -107,14 +107,14 @@ def test_a_file_that_breaks_a_gate_is_not_enough_and_one_that_breaks_it_less_is_
     assert [rung.name for rung in done.rungs] == [POST_TRAINING, ROUNDING, MIXED]
     assert [rung.kept for rung in done.rungs] == [True, True, True]
     assert [rung.drop for rung in done.rungs] == [0.1, 0.3, 0.45]
-    assert (done.drop, done.excess) == (0.45, 0.0)
+    assert done.judged == Judged(0.0, 0.45)
     assert done.quantized.path.read_bytes() == judge.files[4]
 
 
 def test_a_gate_that_nothing_holds_leaves_the_file_that_breaks_it_least(first, resnet, climbed):
     judge = Scripted((0.4, 0.1), (0.2, 0.3), (0.5, 0.0), *[(0.9, 0.0)] * 9)
     done = climbed(first, resnet, judge)
-    assert (done.drop, done.excess) == (0.3, 0.2)
+    assert done.judged == Judged(0.2, 0.3)
     assert done.rungs[-1].name == MIXED
     assert not done.rungs[-1].kept
 

@@ -74,7 +74,7 @@ def test_one_request_asks_for_what_networks_are_made_of(settings, config_for, tm
 def test_a_network_of_other_pieces_is_given_up_and_says_why(settings, config_for, tmp_path, monkeypatch):
     out, costs = tmp_path / "run", tmp_path / "costs.json"
     # As if the sample had held the default network alone.
-    monkeypatch.setattr("edgekit.search.site.PRICED_SAMPLE", 0)
+    monkeypatch.setattr("edgekit.search.speeds.PRICED_SAMPLE", 0)
     with pytest.raises(EdgekitError):
         search(config_for(), settings(), out=out)
     front = finished(lambda: search(config_for(), settings(trials=6), out=out), out / "missing.request", costs)

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from edgekit.search import SearchSettings, improving
 from edgekit.search.finalists import _exported, _files
-from edgekit.search.site import WEIGHTS, Site
+from edgekit.search.site import Site
+from edgekit.search.trainings import WEIGHTS
 from edgekit.validate.behaviour import Gates
 from edgekit.workload import WorkloadConfig
 from tests.marks import seldom

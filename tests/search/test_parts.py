@@ -155,6 +155,20 @@ def test_the_chosen_point_is_the_fastest_within_the_drop_or_the_most_accurate(a_
     assert a_front.chosen(max_latency_ms=0.5, max_drop=None) is None
 
 
+def test_a_margin_asks_for_so_many_standard_errors_where_any_point_has_them(a_front):
+    # Intervals reach 1 to each side: a standard error is 0.51.
+    assert a_front.chosen(max_latency_ms=None, max_drop=0.5, margin=0.1) == 1
+    assert a_front.chosen(max_latency_ms=None, max_drop=0.5, margin=1.0) == 2
+    assert a_front.chosen(max_latency_ms=None, max_drop=0.5, margin=9.0) == 1
+    assert a_front.chosen(max_latency_ms=None, max_drop=-0.6, margin=1.0) is None
+
+
+@pytest.mark.parametrize("confidence", [0.49, 1.0, float("nan")])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(EdgekitError, match="--confidence"):
+        SearchSettings(confidence=confidence)
+
+
 def test_a_point_that_breaks_a_gate_is_not_chosen(a_front, tmp_path):
     first, second = a_front.members
     broken = replace(a_front, members=(replace(first, broken=("churn 3.00 % > 2.00 %",)), second))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgekit.search import SearchSettings
-from edgekit.search import site as room
+from edgekit.search import trainings as room
 from edgekit.search.site import Site
 from edgekit.workload import Batch
 
@@ -82,7 +82,7 @@ def asked(monkeypatch):
 def test_a_file_of_a_slow_teacher_answers_for_it_and_is_made_once(site_with, asked, monkeypatch):
     site = site_with("slow")
     with pytest.raises(RuntimeError, match="stopped"):
-        site.trained(site.default, 0)
+        site.trainings.trained(site.default, 0)
     (taught_by,) = asked
     assert taught_by is not site.teacher
     x = torch.randn(7, 6)
@@ -97,19 +97,19 @@ def test_a_file_of_a_slow_teacher_answers_for_it_and_is_made_once(site_with, ask
     assert seconds[about["taught_by"]] < seconds["the network"]
     monkeypatch.setattr(room, "make_files", lambda *_: pytest.fail("made again"))
     monkeypatch.setattr(room, "fastest_teacher", lambda *_, **__: pytest.fail("measured again"))
-    again = site_with("slow").who_teaches()
+    again = site_with("slow").trainings.who_teaches()
     torch.testing.assert_close(again(Batch((x,), {}, None)), taught_by(Batch((x,), {}, None)))
 
 
 def test_a_teacher_that_cannot_be_exported_answers_itself(site_with, asked, monkeypatch):
     site = site_with("branching")
     with pytest.raises(RuntimeError, match="stopped"):
-        site.trained(site.default, 0)
+        site.trainings.trained(site.default, 0)
     assert asked == [site.teacher]
     # That is known the next time, too.
     monkeypatch.setattr(room, "make_files", lambda *_: pytest.fail("made again"))
     again = site_with("branching")
-    assert again.who_teaches() is again.teacher
+    assert again.trainings.who_teaches() is again.teacher
 
 
 @pytest.mark.parametrize("reason", ["ranks", "gpu"])
@@ -117,7 +117,7 @@ def test_ranks_and_gpus_ask_the_teacher_itself(reason, site_with, monkeypatch):
     if reason == "gpu":
         monkeypatch.setattr(room, "files_may_teach", lambda: False)
     site = site_with("slow", ranks=2 if reason == "ranks" else 1)
-    assert site.who_teaches() is site.teacher
+    assert site.trainings.who_teaches() is site.teacher
     assert not list((site.root / "stages").glob("teaching-*"))
 
 

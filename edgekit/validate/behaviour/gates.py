@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from edgekit.errors import EdgekitError
-from edgekit.stats import Estimate, Z
+from edgekit.stats import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Gates:
         for _, name, limit, figure, unit in self._asked(figures):
             if figure is None:
                 words.append(f"{name} not measured, so not known to be within {limit:.2f}{unit}")
-            elif not (value := cautious(figure, margin)) <= limit:
+            elif not (value := figure.raised(margin)) <= limit:
                 words.append(f"{name} {value:.2f}{unit} > {limit:.2f}{unit}")
         return tuple(words)
 
@@ -119,7 +119,7 @@ class Gates:
         """By how much the limits are broken, as a share of them; 0 where all hold. `margin` as for `broken`."""
         shares = [0.0]
         for _, _, limit, figure, _ in self._asked(figures):
-            shares.append(math.inf if figure is None else (cautious(figure, margin) - limit) / max(limit, 0.5))
+            shares.append(math.inf if figure is None else (figure.raised(margin) - limit) / max(limit, 0.5))
         return max(shares)
 
     def rows(self, figures: Figures) -> list[dict[str, Any]]:
@@ -153,8 +153,3 @@ class Gates:
             ("max_robustness_drop", "robustness drop", self.max_robustness_drop, figures.robustness_drop, " points"),
         )
         return [(option, name, limit, figure, unit) for option, name, limit, figure, unit in every if limit is not None]
-
-
-def cautious(figure: Estimate, margin: float) -> float:
-    """A figure with so many standard errors added, read off the width of its 95 % interval."""
-    return figure.value + margin * (figure.high - figure.low) / (2 * Z)
