@@ -129,7 +129,7 @@ class Asked:
         """The inputs of all files are called as the default network calls them, so that all can be fed alike."""
         return list(name_inputs(self.network(self.default), self.workload.example(2)))
 
-    def exported(self, model: nn.Module, path: Path) -> Exported:
+    def exported(self, model: nn.Module, path: Path, *, progress: Progress = silent) -> Exported:
         """Write the fp32 ONNX file of a network."""
         return export(
             model,
@@ -137,6 +137,7 @@ class Asked:
             path,
             dynamic=self.workload.dynamic or "batch",
             input_names=self.input_names,
+            progress=progress,
         )
 
     def _default_values(self) -> dict[str, Option]:

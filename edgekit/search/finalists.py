@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekit.device.environment import describe
 from edgekit.errors import QuantizeError
-from edgekit.export import Exported, export
+from edgekit.export import Exported
 from edgekit.progress import Step
 from edgekit.quantize import Quantized, quantize
 from edgekit.search.asked import Values
@@ -211,14 +211,7 @@ def _files(site: Site, name: str, values: Values, folder: Path, reference: Made)
 
 def _exported(site: Site, name: str, values: Values, weights: str, model: Callable[[], Any]) -> Made:
     def make(to: Path) -> None:
-        exported = export(
-            model(),
-            site.workload.example(2),
-            to / MODEL,
-            dynamic=site.workload.dynamic or "batch",
-            input_names=site.input_names,
-            progress=site.progress,
-        )
+        exported = site.exported(model(), to / MODEL, progress=site.progress)
         write_json(to / "exported.json", exported.to_dict())
 
     made = site.stage("export", {"weights": weights}, make)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from edgekit.compress import Budget, Settings, compress, finish, others, stages
-from edgekit.device.variants import exact_config, rank
+from edgekit.device.variants import rank
 from edgekit.device.verify import open_bundle
 from edgekit.quantize.targets import CpuTarget
 from edgekit.workload import WorkloadConfig, load_workload
+from tests.answers import right
 
 KINDS = get_args(CpuTarget)
 BUDGET = Budget(max_drop=20.0, time_s=60.0)
@@ -41,16 +41,6 @@ def run(workload, folder):
         return compress(workload, BUDGET, settings, out=folder)
 
     return go
-
-
-def right(path, data, target):
-    """0 or 100 for each sample, with sums as the target forms them."""
-    options = onnxruntime.SessionOptions()
-    for key, value in exact_config(target).items():
-        options.add_session_config_entry(key, value)
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    x, y = (np.stack([np.asarray(item[part]) for item in data]) for part in (0, 1))
-    return 100.0 * (session.run(None, {session.get_inputs()[0].name: x})[0].argmax(1) == y)
 
 
 def activations(path):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-import numpy as np
-import onnxruntime
 import pytest
 
 from edgekit.cli import main
-from edgekit.device.variants import exact_config, rank
+from edgekit.device.variants import rank
 from edgekit.device.verify import open_bundle
 from edgekit.export import export
 from edgekit.quantize import quantize
@@ -19,6 +17,7 @@ from edgekit.stats import Estimate
 from edgekit.store import file_sha256
 from edgekit.validate import calibration_feeds
 from edgekit.workload import load_callable, load_workload
+from tests.answers import right
 
 KINDS = ("x86-vnni", "x86-avx2", "arm64")
 NONE = Estimate(value=0.0, low=0.0, high=0.0, n=1)
@@ -57,16 +56,6 @@ def bundled(capsys, run, out, *words):
     """The exit code, and what was said on stdout."""
     code = main(["bundle", "--run", str(run.folder), "--out", str(out), *words])
     return code, capsys.readouterr()
-
-
-def right(path, data, target):
-    """0 or 100 for each sample, with sums as the target forms them."""
-    options = onnxruntime.SessionOptions()
-    for key, value in exact_config(target).items():
-        options.add_session_config_entry(key, value)
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    x, y = (np.stack([np.asarray(item[part]) for item in data]) for part in (0, 1))
-    return 100.0 * (session.run(None, {session.get_inputs()[0].name: x})[0].argmax(1) == y)
 
 
 def test_each_kind_gets_a_file_of_its_own_with_figures_of_the_selection_split(run, tmp_path, capsys):
