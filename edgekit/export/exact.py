@@ -6,7 +6,6 @@ through it, because the zeros' batch size is dynamic. Here shapes are symbolic e
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true, sym_eq
+
+from edgekit.export.functional import functional
 
 aten = torch.ops.aten
 
@@ -80,11 +81,8 @@ def simplify(program: ExportedProgram) -> ExportedProgram:
     >>> [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     ['aten.relu.default']
     """
-    with warnings.catch_warnings():
-        # torch copies its own tree specifications in a way that it has deprecated itself.
-        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
-        # Without decompositions this only takes mutation out of the graph, so that values can be reasoned about.
-        program = program.run_decompositions({})
+    # Where nothing writes into what was there before, values can be reasoned about.
+    program = functional(program)
     graph = program.graph_module.graph
     changed = True
     while changed:
@@ -95,6 +93,8 @@ def simplify(program: ExportedProgram) -> ExportedProgram:
                 node.replace_all_uses_with(source, propagate_meta=False)
                 # Outputs are named in the signature, too.
                 program.graph_signature.replace_all_uses(node.name, source.name)
+                # Not left to the elimination of dead code: that takes dropout for something that has effects.
+                graph.erase_node(node)
                 changed = True
         graph.eliminate_dead_code()
     graph.lint()

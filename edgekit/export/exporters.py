@@ -18,6 +18,7 @@ from torch.jit._trace import TracerWarning
 from edgekit.errors import ExportError
 from edgekit.export.dimensions import Names
 from edgekit.export.exact import simplify
+from edgekit.export.kept import kept_tables
 from edgekit.export.recurrent import TRANSLATIONS
 from edgekit.workload.tracing import whole_layers
 
@@ -32,7 +33,7 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
         ExportError: the model fixes a dimension that was to stay open.
     """
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dimensions)
-    with quiet(), whole_layers():
+    with quiet(), whole_layers(), kept_tables():
         try:
             program = torch.export.export(model, tuple(tensors), dynamic_shapes=(shapes,))
         except Exception as error:

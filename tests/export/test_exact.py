@@ -73,7 +73,7 @@ def test_what_is_not_the_same_stays():
         == 2
     )
     assert simplified(lambda x: torch.relu(torch.relu(x) - 1), X).count(aten.relu.default) == 2
-    assert aten.view.default in simplified(lambda x: x.reshape(x.shape[0], 24, 6) + 1, X)
+    assert aten.reshape.default in simplified(lambda x: x.reshape(x.shape[0], 24, 6) + 1, X)
     assert aten.slice.Tensor in simplified(lambda x: x[:, :, ::2] + 1, X)
 
 
@@ -98,7 +98,7 @@ def test_an_output_that_is_an_input_plus_zeros():
 
 
 def test_a_copy_that_a_later_view_needs_stays():
-    assert aten.clone.default in simplified(lambda x: x.transpose(1, 3).contiguous().view(x.shape[0], -1) * 2, X)
+    assert aten.contiguous.default in simplified(lambda x: x.transpose(1, 3).contiguous().view(x.shape[0], -1) * 2, X)
 
 
 class ZeroBranch(nn.Module):
