@@ -18,8 +18,9 @@ from torch.jit._trace import TracerWarning
 from edgekit.errors import ExportError
 from edgekit.export.dimensions import Names
 from edgekit.export.exact import simplify
-from edgekit.export.kept import kept_tables
+from edgekit.export.lowering import lower
 from edgekit.export.recurrent import TRANSLATIONS
+from edgekit.export.shortcuts import shortcuts
 from edgekit.workload.tracing import whole_layers
 
 Exporter = Callable[[nn.Module, Sequence[Tensor], Names, int], ir.Model]
@@ -33,7 +34,7 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
         ExportError: the model fixes a dimension that was to stay open.
     """
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dimensions)
-    with quiet(), whole_layers(), kept_tables():
+    with quiet(), whole_layers(), shortcuts():
         try:
             program = torch.export.export(model, tuple(tensors), dynamic_shapes=(shapes,))
         except Exception as error:
@@ -47,7 +48,7 @@ def torch_export(model: nn.Module, tensors: Sequence[Tensor], dimensions: Names,
                 ) from error
             raise
         converted = torch.onnx.export(
-            simplify(program),
+            lower(simplify(program)),
             dynamo=True,
             opset_version=opset,
             optimize=True,

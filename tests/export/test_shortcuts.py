@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.export import kept
-from edgekit.export.kept import kept_tables
+from edgekit.export import shortcuts as room
+from edgekit.export.shortcuts import shortcuts
 
 registration = pytest.importorskip("torch.onnx._internal.exporter._registration", reason="another PyTorch")
 
@@ -27,18 +27,18 @@ def exported(**options):
 
 def test_an_export_is_the_same_with_and_without():
     plain = exported()
-    with kept_tables():
+    with shortcuts():
         assert exported() == plain
         assert exported() == plain
 
 
 def test_they_are_made_once(monkeypatch):
     exported()
-    with kept_tables():
+    with shortcuts():
         exported()
     made = registration.ONNXRegistry._register
     monkeypatch.setattr(registration.ONNXRegistry, "_register", lambda *_: pytest.fail("made again"))
-    with kept_tables():
+    with shortcuts():
         exported()
     monkeypatch.setattr(registration.ONNXRegistry, "_register", made)
     calls = []
@@ -53,7 +53,7 @@ def test_what_one_export_adds_is_not_there_for_the_next():
     def doubled(x, approximate="none"):  # noqa: ARG001 - the operator's own argument
         return opset18.Mul(x, opset18.Constant(value_float=2.0))
 
-    with kept_tables():
+    with shortcuts():
         plain = exported()
         theirs = exported(custom_translation_table={torch.ops.aten.gelu.default: doubled})
         assert theirs != plain
@@ -61,15 +61,15 @@ def test_what_one_export_adds_is_not_there_for_the_next():
 
 
 def test_all_is_as_before_afterwards_though_an_export_fails():
-    before = vars(registration.ONNXRegistry)["from_torchlib"], kept._decomp.create_onnx_friendly_decomposition_table
-    with pytest.raises(RuntimeError, match="stopped"), kept_tables():
+    before = vars(registration.ONNXRegistry)["from_torchlib"], room._decomp.create_onnx_friendly_decomposition_table
+    with pytest.raises(RuntimeError, match="stopped"), shortcuts():
         raise RuntimeError("stopped")
-    after = vars(registration.ONNXRegistry)["from_torchlib"], kept._decomp.create_onnx_friendly_decomposition_table
+    after = vars(registration.ONNXRegistry)["from_torchlib"], room._decomp.create_onnx_friendly_decomposition_table
     assert after == before
 
 
 @pytest.mark.parametrize("lacking", ["_registration", "_decomp"])
 def test_with_another_pytorch_nothing_is_kept(lacking, monkeypatch):
-    monkeypatch.setattr(kept, lacking, None)
-    with kept_tables():
+    monkeypatch.setattr(room, lacking, None)
+    with shortcuts():
         assert exported()
