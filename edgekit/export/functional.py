@@ -66,7 +66,8 @@ def _may_write(node: Node) -> bool:
     if not isinstance(target, OpOverload):
         return False  # Arithmetic on sizes, and the parts of tuples.
     flag = WITH_STATISTICS.get(target)
-    return target._schema.is_mutable or (flag is not None and bool(node.args[flag]))  # noqa: SLF001 - no public name
+    keeps_statistics = flag is not None and (len(node.args) <= flag or bool(node.args[flag]))
+    return target._schema.is_mutable or keeps_statistics  # noqa: SLF001 - no public name
 
 
 def _plain(node: Node, order: dict[Node, int]) -> OpOverload | None:

@@ -144,6 +144,30 @@ def test_what_was_trained_is_what_the_project_gives(projects, weights):
     assert training.accuracy(again, data) == pytest.approx(expected)
 
 
+def test_a_training_that_was_interrupted_goes_on(projects, weights):
+    training, calls = projects["training"], []
+
+    def objective(network, batch):
+        calls.append(len(calls))
+        if calls[-1] == 52:  # 32 steps are the first training, and some of a measurement may come before.
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(batch.call(network), batch.target)
+
+    settings = {"batch_size": 8, "threads": 1, "checkpoint_every_s": 1e-9}
+    recipe = training.Recipe(network=lambda: nn.Linear(4, 2), epochs=4, settings=settings, objective=objective)
+    data = TensorDataset(torch.randn(64, 4), torch.arange(64) % 2)
+    whole = training.train("whole", recipe, data, 4)
+    with pytest.raises(KeyboardInterrupt):
+        training.train("net", recipe, data, 4)
+    assert (weights / "net.checkpoint.pt").is_file()
+    assert not (weights / "net.pt").exists()
+    before = len(calls)
+    done = training.train("net", recipe, data, 4)
+    assert 0 < len(calls) - before < 32
+    torch.testing.assert_close(done.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert sorted(path.name for path in weights.iterdir()) == ["net.pt", "whole.pt"]
+
+
 def test_accuracy_of_a_network_with_two_inputs(projects):
     class Sum(nn.Module):
         def forward(self, x, y):

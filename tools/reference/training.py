@@ -65,22 +65,29 @@ def trained(name: str, project: str, recipes: Mapping[str, Recipe]) -> nn.Module
 
 
 def train(name: str, recipe: Recipe, data: Dataset[Any], epochs: float) -> nn.Module:
-    """Train a network by its recipe, write its weights, and return it."""
+    """Train a network by its recipe, write its weights, and return it.
+
+    One that was interrupted goes on from its checkpoint, which lies beside the weights until they are there.
+    """
     from edgekit.tasks import classification
     from edgekit.training import FitConfig, fit
 
     torch.manual_seed(0)
     if recipe.by_hand is not None:
         return keep(name, recipe.by_hand(epochs))
-    task = classification()
+    task, checkpoint = classification(), weights_folder() / f"{name}.checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     network = fit(
         recipe.network(),
         data,
         recipe.objective or (lambda network, batch: task.loss(batch.call(network), batch.target)),
         FitConfig(epochs=epochs, **recipe.settings),
+        checkpoint=checkpoint,
         progress=_Lines(),
     ).model
-    return keep(name, network)
+    keep(name, network)
+    checkpoint.unlink(missing_ok=True)
+    return network
 
 
 def keep(name: str, network: nn.Module) -> nn.Module:
