@@ -31,11 +31,19 @@ def convolutions():
     )  # fmt: skip
 
 
+def capped():
+    """As MobileNets are: more ReLU6 than one, and another bound."""
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU6()]
+    for _ in range(3):
+        layers += [nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU6(), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16)]
+    return nn.Sequential(*layers, nn.Hardtanh(0.0, 1.0), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+
+
 def products():
     return nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8), nn.LayerNorm(8))
 
 
-@pytest.mark.parametrize(("make", "shape"), [(convolutions, (3, 12, 12)), (products, (6, 8))])
+@pytest.mark.parametrize(("make", "shape"), [(convolutions, (3, 12, 12)), (capped, (3, 12, 12)), (products, (6, 8))])
 def test_it_runs_on_the_kernels_of_the_real_file(fp32, make, shape, tmp_path):
     exported = fp32(make().eval(), *shape)
     name = exported.spec.inputs[0].name
