@@ -28,6 +28,8 @@ LAST_SHARE = 0.2
 """What a round would leave below this share of the time budget it takes as well."""
 MIN_ROUND_SHARE = 0.08
 """A round with less than this share of the time budget would end before it recovers anything."""
+JUDGED_SHARE = 0.5
+"""Of the reserve: so much has to be left for a network to be exported, quantized and judged that is not recovered."""
 NEAR, FAR = 1.5, 3.0
 """A drop of at most this many times the allowed one is worth another round of recovery: twice the training leaves some
 0.7 of it (`RECOVERY_EXPONENT`). After a larger one a milder rung is; where there is none to try, a drop up to the
@@ -105,7 +107,8 @@ def rounds(
 
     How much of a screened drop the last recovery left tells how bold. After a near miss the same rung is recovered once
     more, more gently; after a far one, or a second one, a milder rung has its turn if there is one that is bolder than
-    what holds already. `judge` exports, quantizes and scores a recovered model on the selection split. `reserve_s` is
+    what holds already. Where there is no time left for any round, a screened network that holds the budget as it is
+    becomes the only one. `judge` exports, quantizes and scores a recovered model on the selection split. `reserve_s` is
     kept for the final measurements.
     """
     done: list[Round] = []
@@ -114,6 +117,8 @@ def rounds(
     while following is not None and len(done) < run.settings.max_rounds:
         usable = run.left_s - reserve_s
         if usable < MIN_ROUND_SHARE * budget.time_s:
+            if not done and run.left_s > JUDGED_SHARE * reserve_s:
+                done += _as_screened(run, rungs, screened, judge)
             break
         deadline_s = _round_s(usable, budget)
         rung, number = following.rung, len(done) + 1
@@ -128,22 +133,34 @@ def rounds(
             seed=number,
             rate=AGAIN_RATE if following.again else 1.0,
         )
-        model = recovered.model(run)
-        outcome = judge(number, model, {"weights": digest_of(model), "plan": recovered.plan.to_dict()})
-        done.append(
-            Round(
-                number=number,
-                rung=rung,
-                predicted_ratio=rungs[rung].predicted_ratio,
-                recovered=recovered,
-                outcome=outcome,
-                holds=budget.holds(outcome.drop, outcome.changes),
-            )
-        )
+        done.append(_judged(run, judge, recovered, number=number, rung=rung, promised=rungs[rung]))
         next_s = _round_s(run.left_s - reserve_s, budget)
         more = 1 / left_after(next_s, max(deadline_s - next_s, 0.0)) if next_s > 0 else math.inf
         following = next_step(done, len(rungs), budget, screened, more=more)
     return done
+
+
+def _judged(run: Run, judge: Judge, recovered: Recovered, *, number: int, rung: int, promised: Rung[Action]) -> Round:
+    model = recovered.model(run)
+    outcome = judge(number, model, {"weights": digest_of(model), "plan": recovered.plan.to_dict()})
+    return Round(
+        number=number,
+        rung=rung,
+        predicted_ratio=promised.predicted_ratio,
+        recovered=recovered,
+        outcome=outcome,
+        holds=run.budget.holds(outcome.drop, outcome.changes),
+    )
+
+
+def _as_screened(run: Run, rungs: Sequence[Rung[Action]], screened: Sequence[Screened], judge: Judge) -> list[Round]:
+    """Where there is no time for a recovery: the boldest rung whose short one left a drop that the budget allows."""
+    budget = run.budget
+    holding = [each for each in screened if budget.allows(budget.cautious(each.drop))]
+    if not holding:
+        return []
+    best = max(holding, key=lambda each: each.rung)
+    return [_judged(run, judge, best.recovered, number=1, rung=best.rung, promised=rungs[best.rung])]
 
 
 def _round_s(usable_s: float, budget: Budget) -> float:

@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from edgekit.compress import Budget, Settings, job
 from edgekit.compress.finish import to_come_s
 from edgekit.compress.ladder import Rung
 from edgekit.compress.recovery import Recovered
-from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step
+from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step, rounds
 from edgekit.compress.screening import MOST_SCREENED, Screened, left_after, next_to_screen
 from edgekit.prune import PrunePlan
 from edgekit.stats import Estimate
@@ -152,6 +153,33 @@ def test_without_a_limit_on_the_drop_everything_is_tried():
         holds=True,
     )
     assert next_step([last], 4, unlimited) == Next(rung=1)
+
+
+@pytest.mark.parametrize(
+    ("drops", "left_s", "rung"),
+    [
+        ((0.1, 0.4, 9.0), 50.0, 1),  # The boldest that holds as it is.
+        ((0.6, 0.9, 9.0), 50.0, None),  # A long recovery might have helped; there is no time for one.
+        ((0.1, 0.4, 9.0), 40.0, None),  # Nor is there any to make files of it.
+    ],
+)
+def test_without_time_for_a_round_a_screened_network_that_holds_is_taken(drops, left_s, rung):
+    asked = []
+
+    def judge(number, model, _):
+        asked.append((number, model))
+        return Outcome(stage="pruned-1", drop=estimate(0.4), latency_ms=1.0, size_bytes=1)
+
+    found = [
+        replace(each, recovered=SimpleNamespace(plan=each.recovered.plan, model=lambda _, rung=each.rung: nets[rung]))
+        for each in screened(*drops)
+    ]
+    nets = [torch.nn.Linear(2, 2) for _ in found]
+    run = SimpleNamespace(budget=Budget(max_drop=0.5, time_s=300.0), settings=Settings(), left_s=left_s)
+    done = rounds(run, RUNGS[:3], found, None, judge, taught=None, reserve_s=90.0)
+    assert [each.rung for each in done] == ([] if rung is None else [rung])
+    assert asked == ([] if rung is None else [(1, nets[rung])])
+    assert all(each.holds and each.predicted_ratio == RUNGS[rung].predicted_ratio for each in done)
 
 
 def test_a_round_starts_from_the_boldest_weights_that_fit_its_rung():
