@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -213,15 +214,15 @@ class _Damages:
     def __init__(self, run: Run, coupling: Coupling, plans: int) -> None:
         self.workload, self.model, self.coupling = run.workload, run.model, coupling
         self.batches = self._drawn(FEWEST_SAMPLES)
-        self._loss(self.model)  # The first time plans kernels.
+        self._loss(copy.deepcopy(self.model))  # The first time plans kernels.
         begin = time.perf_counter()
-        self._loss(self.model)
+        self._loss(copy.deepcopy(self.model))
         sample_s = (time.perf_counter() - begin) / sum(map(len, self.batches))
         affordable = int(DAMAGE_SHARE * run.budget.time_s / max(plans * sample_s, 1e-9))
         # In whole batches: statistics of the few samples of a smaller last one would tell nothing.
         affordable -= affordable % DAMAGE_BATCH if affordable > DAMAGE_BATCH else 0
         self.batches = self._drawn(min(max(affordable, FEWEST_SAMPLES), DAMAGE_SAMPLES))
-        self.reference = self._loss(self.model)
+        self.reference = self._loss(copy.deepcopy(self.model))
 
     def _drawn(self, samples: int) -> list[Batch]:
         drawn = loader(self.workload.splits.calibration, DAMAGE_BATCH, model=self.model, limit=samples)
@@ -233,6 +234,7 @@ class _Damages:
 
     @torch.no_grad()
     def _loss(self, model: nn.Module) -> float:
+        """Of a network of its own: what it counts in its BatchNorm layers stays with it."""
         settled = in_layout(with_batch_statistics(model), channels_last=True)
         loss = self.workload.task.loss
         total = sum(float(loss(batch.call(settled), batch.target)) * len(batch) for batch in self.batches)

@@ -240,9 +240,11 @@ def narrow(latencies: Sequence[Latency], width: float) -> bool:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Python's garbage collection waits meanwhile."""
+    """Python's garbage collection waits meanwhile.
+
+    Nothing is collected first: beside a training with PyTorch that takes longer than a short measurement.
+    """
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
