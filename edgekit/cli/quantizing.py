@@ -142,7 +142,8 @@ def quantize(
             profile=None if profile is None else load_profile(profile),
             progress=progress,
         )
-        climbed, missed = list[Climbed](), False
+        climbed: list[Climbed] = []
+        missed = False
         if limits and workload is not None:
             from edgekit.compress.settings import Settings
             from edgekit.validate import SelectionJudge
