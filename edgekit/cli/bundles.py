@@ -165,11 +165,12 @@ def bundle(
         )
         signature = None if sign is None else sign_bundle(folder, sign)
         tick()
+    made_for = contents.metrics.get("kinds", {})
     if json:
         signed_by = {} if signature is None else {"signature": str(signature)}
-        show.data({"bundle": str(folder), **signed_by, "kinds": contents.metrics.get("kinds", {})})
+        show.data({"bundle": str(folder), **signed_by, **({"kinds": made_for} if made_for else {})})
     else:
-        for kind, found in contents.metrics.get("kinds", {}).items():
+        for kind, found in made_for.items():
             show.out.print(
                 f"{kind}: {contents.metrics['name']} {found['metric']['value']:.2f} on the selection split, "
                 f"{interval(found['drop'], 2)} below the fp32 file of the same network",
