@@ -214,15 +214,16 @@ class _Damages:
     def __init__(self, run: Run, coupling: Coupling, plans: int) -> None:
         self.workload, self.model, self.coupling = run.workload, run.model, coupling
         self.batches = self._drawn(FEWEST_SAMPLES)
-        self._loss(copy.deepcopy(self.model))  # The first time plans kernels.
+        unpruned = copy.deepcopy(self.model)
+        self._loss(unpruned)  # The first time plans kernels.
         begin = time.perf_counter()
-        self._loss(copy.deepcopy(self.model))
+        self._loss(unpruned)
         sample_s = (time.perf_counter() - begin) / sum(map(len, self.batches))
         affordable = int(DAMAGE_SHARE * run.budget.time_s / max(plans * sample_s, 1e-9))
         # In whole batches: statistics of the few samples of a smaller last one would tell nothing.
         affordable -= affordable % DAMAGE_BATCH if affordable > DAMAGE_BATCH else 0
         self.batches = self._drawn(min(max(affordable, FEWEST_SAMPLES), DAMAGE_SAMPLES))
-        self.reference = self._loss(copy.deepcopy(self.model))
+        self.reference = self._loss(unpruned)
 
     def _drawn(self, samples: int) -> list[Batch]:
         drawn = loader(self.workload.splits.calibration, DAMAGE_BATCH, model=self.model, limit=samples)

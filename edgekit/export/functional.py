@@ -48,7 +48,7 @@ def functional(program: ExportedProgram) -> ExportedProgram:
         plain = _plain(node, order)
         if plain is not None:
             node.target = plain
-    if not any(map(_may_write, program.graph.nodes)):
+    if not any(map(may_write, program.graph.nodes)):
         return program
     with warnings.catch_warnings():
         # torch copies its own tree specifications in a way that it has deprecated itself.
@@ -58,7 +58,7 @@ def functional(program: ExportedProgram) -> ExportedProgram:
         return done
 
 
-def _may_write(node: Node) -> bool:
+def may_write(node: Node) -> bool:
     """Whether a node writes into a value that was there before, or holds a graph that might."""
     target = node.target
     if node.op != "call_function" or isinstance(target, HigherOrderOperator):

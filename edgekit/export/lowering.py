@@ -11,6 +11,8 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
+from edgekit.export.functional import may_write
+
 aten = torch.ops.aten
 
 
@@ -41,12 +43,12 @@ def lower(program: ExportedProgram) -> ExportedProgram:
 
 def is_lowered(program: ExportedProgram, known: Collection[Any]) -> bool:
     """Whether nothing of a program is left to be decomposed: all its operators are among `known`, and none writes."""
-    calls = [node.target for node in program.graph.nodes if node.op not in {"placeholder", "output"}]
-    return all(
-        (target in known and not target._schema.is_mutable)  # noqa: SLF001 - no public name
-        if isinstance(target, OpOverload)
-        else getattr(target, "__module__", "") in ("_operator", "operator")
-        for target in calls
+    calls = [node for node in program.graph.nodes if node.op not in {"placeholder", "output"}]
+    return not any(map(may_write, calls)) and all(
+        node.target in known
+        if isinstance(node.target, OpOverload)
+        else getattr(node.target, "__module__", "") in ("_operator", "operator")
+        for node in calls
     )
 
 

@@ -33,6 +33,7 @@ class Asked:
         config: the builder (its `model`), the data and the task, as text.
         settings: the search's.
         root: the run's folder; workers that share it share what they have made.
+        baseline_ms: of the baseline's file where the search began; None measures it.
         progress: told all along.
 
     Raises:
@@ -45,9 +46,11 @@ class Asked:
         settings: SearchSettings,
         root: Path,
         *,
+        baseline_ms: float | None = None,
         progress: Progress = silent,
     ) -> None:
         self.config, self.settings, self.root, self.progress = config, settings, root, progress
+        self.baseline_ms = baseline_ms
         with isolated(settings.seed):
             self.workload = load_workload(config)
         if self.workload.task.target_is_reference:

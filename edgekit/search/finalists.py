@@ -25,6 +25,7 @@ from edgekit.search.trainings import FULL
 from edgekit.spec import IOSpec
 from edgekit.store import file_sha256, write_json
 from edgekit.validate import Score, calibration_feeds, compare, first_feeds, latency_table, validate
+from edgekit.validate.behaviour import Figures
 
 MODEL = "model.onnx"
 REFERENCE = "reference"
@@ -84,11 +85,11 @@ def end(site: Site, finalists: Mapping[str, Values], *, deadline_s: Callable[[in
     """
     reference, files = _finished(site, finalists, deadline_s)
     points = _measured(site, reference, files)
-    broken = _broken(site, reference, files)
+    gates, changes = site.settings.gates, _changes(site, reference, files)
+    broken = {name: gates.broken(figures) for name, figures in changes.items()}
     # A file that breaks a gate must not keep one that holds them all off the front.
-    surely = _broken(site, reference, files, margin=site.settings.margin)
     best = front(
-        [point for point in points if not surely[point.name]]
+        [point for point in points if not gates.broken(changes[point.name], margin=site.settings.margin)]
         or [point for point in points if not broken[point.name]]
         or points
     )
@@ -273,10 +274,10 @@ def _scored(site: Site, made: Made) -> Score:
     return Score.load(site.stage("score", {"file": made.sha256}, make))
 
 
-def _broken(site: Site, reference: Made, files: Sequence[Made], *, margin: float = 0.0) -> dict[str, tuple[str, ...]]:
-    """By file: the gates that it breaks on the selection split, with so many standard errors added; in words."""
+def _changes(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, Figures]:
+    """By file: what gates look at, on the selection split."""
     base, judge = _scored(site, reference), site.judge
-    return {made.name: judge.gates.broken(judge.changes(_scored(site, made), base), margin=margin) for made in files}
+    return {made.name: judge.changes(_scored(site, made), base) for made in files}
 
 
 def _tested(site: Site, reference: Made, files: Sequence[Made]) -> dict[str, Any]:

@@ -53,12 +53,10 @@ class Speeds:
 
     Args:
         asked: what the search was asked for.
-        baseline_ms: of the baseline's file where the search began; None measures it.
     """
 
-    def __init__(self, asked: Asked, *, baseline_ms: float | None = None) -> None:
+    def __init__(self, asked: Asked) -> None:
         self.asked, self.settings, self.workload = asked, asked.settings, asked.workload
-        self._baseline_ms = baseline_ms
         self.book = self._opened_book()
 
     def baseline(self) -> tuple[Path, float]:
@@ -74,7 +72,7 @@ class Speeds:
 
         folder = self.asked.common_stage("baseline", self._device_key, make)
         measured = float(json.loads((folder / "baseline.json").read_text()))
-        return folder / "baseline.onnx", self._baseline_ms or measured
+        return folder / "baseline.onnx", self.asked.baseline_ms or measured
 
     def of(self, values: Values) -> Speed:
         """Latency and size of a network, found before any training."""
