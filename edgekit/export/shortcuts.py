@@ -18,6 +18,7 @@ except ImportError:  # Another version of PyTorch: nothing is kept.
     _decomp = _fx_passes = _registration = None  # type: ignore[assignment]
 
 TABLE, DECOMPOSE, REGISTRY = "create_onnx_friendly_decomposition_table", "decompose_with_registry", "from_torchlib"
+KNOWN = "get_onnx_implemented_overloads"
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def shortcuts() -> Iterator[None]:
     does, all is as always.
     """
     places = ((getattr(_registration, "ONNXRegistry", None), REGISTRY), (_decomp, TABLE), (_fx_passes, DECOMPOSE))
-    if not all(hasattr(owner, name) for owner, name in places):
+    if not all(hasattr(owner, name) for owner, name in (*places, (_decomp, KNOWN))):
         yield
         return
     before = [(owner, name, vars(owner)[name]) for owner, name in places]
@@ -42,7 +43,7 @@ def shortcuts() -> Iterator[None]:
         return dict(_table_of(make_table, frozenset(known)))
 
     def decomposed(program: ExportedProgram, registry: Any) -> ExportedProgram:
-        known = set(_decomp.get_onnx_implemented_overloads(registry))
+        known = set(getattr(_decomp, KNOWN)(registry))
         return program if is_lowered(program, known) else decompose(program, registry)
 
     for (owner, name), ours in zip(places, (staticmethod(registry_of), table_of, decomposed), strict=True):

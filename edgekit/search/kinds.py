@@ -73,6 +73,8 @@ def for_kinds(
             way_out="leave --also out, or name a point in int8",
         )
     wanted = tuple(dict.fromkeys(each for each in targets if each != member.target))
+    if not wanted:
+        return ()
     source = run / member.source
     settings = front.details.get("settings", {})
     ranges, seed = settings.get("ranges", "mse"), settings.get("seed", 0)

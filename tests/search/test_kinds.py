@@ -90,6 +90,13 @@ def test_what_was_made_once_is_not_made_again(run, tmp_path, capsys):
     assert stamps[0] == stamps[1] != []
 
 
+def test_the_points_own_kind_needs_no_further_file(run, tmp_path, capsys):
+    code, said = bundled(capsys, run, tmp_path / "net", "--point", "1", "--also", "x86-vnni", "--json")
+    assert code == 0, said.err
+    assert "kinds" not in json.loads(said.out)
+    assert [each.name for each in open_bundle(tmp_path / "net").manifest.variants] == ["cpu-int8"]
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
