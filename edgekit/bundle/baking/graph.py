@@ -103,3 +103,8 @@ class BakedGraph:
         graph.output.extend(outputs)
         onnx.checker.check_model(self.model)
         return self.model
+
+
+def int64(*values: int) -> np.ndarray:
+    """A constant of whole numbers: axes, places, sizes."""
+    return np.array(values, np.int64)
