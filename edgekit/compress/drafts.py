@@ -39,17 +39,25 @@ def float_graph(workload: Workload, source: GraphPruner, plan: PrunePlan) -> ir.
 
 
 def signature(graph: ir.Model) -> str:
-    """Equal for graphs that cost the same: the same operators with the same attributes on the same shapes.
+    """Equal for graphs that cost the same: the same operators on the same shapes, beside the same operators.
 
-    Names of open dimensions tell where in a graph they come from, and nothing of the cost.
+    What stands beside an operator decides what it fuses with, and what of it becomes int8: the sketches of equal graphs
+    are equal, too. Names of open dimensions tell where in a graph they come from, and nothing of the cost.
     """
 
-    def sizes(value: ir.Value | None) -> list[int | str] | None:
-        shape = None if value is None else value.shape
-        return None if shape is None else [size if isinstance(size, int) else "open" for size in shape]
+    def read(value: ir.Value | None) -> tuple[str | None, list[int | str] | None] | None:
+        if value is None:
+            return None
+        made_by, shape = value.producer(), value.shape
+        sizes = None if shape is None else [size if isinstance(size, int) else "open" for size in shape]
+        return None if made_by is None else made_by.op_type, sizes
+
+    def readers(value: ir.Value) -> list[str]:
+        return sorted(use.node.op_type for use in value.uses())
 
     rows = sorted(
-        f"{node.op_type} {sorted(map(str, node.attributes.values()))} {list(map(sizes, node.inputs))}"
+        f"{node.op_type} {sorted(map(str, node.attributes.values()))} {list(map(read, node.inputs))} "
+        f"{list(map(readers, node.outputs))}"
         for node in graph.graph
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

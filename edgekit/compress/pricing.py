@@ -179,10 +179,10 @@ class _Speeds:
 
     def add(self, actions: Sequence[Action]) -> str:
         """The key under which a plan's graph will be measured."""
-        graph = sketch(self._float(actions), self.run.settings.target)
+        graph = self._float(actions)
         key = signature(graph)
         if key not in self.sizes:
-            self.graphs[key] = file_bytes(graph)
+            self.graphs[key] = file_bytes(sketch(graph, self.run.settings.target))
             self.sizes[key] = len(self.graphs[key])
         return key
 
