@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 
 from edgekit.device.environment import processor_in
 from edgekit.device.strict_json import parse
-from edgekit.errors import EdgekitError
+from edgekit.errors import BundleError, EdgekitError
 from edgekit.store import write_json
 
 FORMAT, VERSION = "edgekit-costs", 1
@@ -151,7 +151,11 @@ def load_costs(path: Path) -> MeasuredCosts:
         raise EdgekitError(
             f"cannot read: {error.strerror}", where=str(path), rule="costs of a device", way_out=MAKE_AGAIN
         ) from error
-    return MeasuredCosts.from_dict(parse(data, str(path)), str(path))
+    try:
+        found = parse(data, str(path))
+    except BundleError as error:
+        raise EdgekitError(error.problem, where=str(path), rule="costs of a device", way_out=MAKE_AGAIN) from error
+    return MeasuredCosts.from_dict(found, str(path))
 
 
 def _row(row: Mapping[str, Any], where: str) -> Measured:

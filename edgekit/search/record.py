@@ -174,7 +174,7 @@ class Front:
                 f"no {FRONT} here: {error.strerror}",
                 where=str(run),
                 rule="the folder of a finished run",
-                way_out="run `edgekit search` with --out here first",
+                way_out="run `edgekit compress` or `edgekit search` with --out here first",
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EdgekitError(

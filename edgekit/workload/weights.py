@@ -18,6 +18,9 @@ SAFE = ".safetensors"
 TRUST = "--trust-pickle"
 NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "net", "weights")
 """Under which training scripts keep the state dict in a checkpoint."""
+SAVED = (b"PK", b"\x80")
+"""What files of torch.save begin with: a zip archive, or a pickle from before there were archives."""
+SHOWN_BYTES = 24
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What wrappers (DistributedDataParallel, torch.compile, Lightning) put before each name."""
 
@@ -134,6 +137,15 @@ def _saved(path: Path, trusted: Path | None) -> Any:
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=safe)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            begin = file.read(SHOWN_BYTES)
+        if not begin.startswith(SAVED):
+            raise WorkloadError(
+                f"begins with {begin!r}, which no file of weights does",
+                where=str(path),
+                rule="a file that torch.save wrote, or .safetensors",
+                way_out="fetch it anew if Git LFS or a website left a text in its place",
+            ) from error
         named = "" if trusted is None else f"; {TRUST} names {trusted}"
         raise WorkloadError(
             f"holds more than weights, and reading it would run what it says{named}",

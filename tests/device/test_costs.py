@@ -76,5 +76,6 @@ def test_a_missing_file_and_one_that_is_no_json_are_told(tmp_path):
     with pytest.raises(EdgekitError, match="cannot read"):
         load_costs(tmp_path / "absent")
     (tmp_path / "no").write_text("{]")
-    with pytest.raises(EdgekitError, match="not JSON"):
+    with pytest.raises(EdgekitError, match="not JSON") as caught:
         load_costs(tmp_path / "no")
+    assert "edgekit profile" in caught.value.way_out

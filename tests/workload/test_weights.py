@@ -92,6 +92,16 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(evil, form):
         assert f"--trust-pickle {path}" in caught.value.way_out
 
 
+@pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/v1", "<!doctype html>", '{"a": 1}', "x"])
+def test_a_text_in_the_place_of_weights_is_shown_and_nobody_is_told_to_trust_it(text, tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_text(text)
+    with pytest.raises(WorkloadError) as caught:
+        read_weights(path)
+    assert text[:20] in caught.value.problem
+    assert "--trust-pickle" not in str(caught.value)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_flag_that_names_another_file_trusts_nothing(evil, form, tmp_path, state):
     path, made = evil(form)
