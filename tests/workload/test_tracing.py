@@ -60,6 +60,7 @@ def test_a_trace_is_the_same_with_and_without_the_formulas(name, kind, options):
     net = Reader(kind, options).eval()
     samples = 0 if net.layer.batch_first else 1
     own = said(traced(net, samples))
+    assert f"aten.{name}.input" in [target for _, target, _ in own]
     (given,) = (about for _, target, about in own if target == f"aten.{name}.input")
     if any(len(shape) != 3 for shape, *_ in given):
         pytest.skip(f"PyTorch {torch.__version__} takes last states to have an axis that they have not")
