@@ -42,15 +42,17 @@ def signature(graph: ir.Model) -> str:
     """Equal for graphs that cost the same: the same operators on the same shapes, beside the same operators.
 
     What stands beside an operator decides what it fuses with, and what of it becomes int8: the sketches of equal graphs
-    are equal, too. Names of open dimensions tell where in a graph they come from, and nothing of the cost.
+    are equal, too. So do the bounds of a Clip and the other numbers that patterns are told by, while weights cost the
+    same whatever they are. Names of open dimensions tell where in a graph they come from, and nothing of the cost.
     """
 
-    def read(value: ir.Value | None) -> tuple[str | None, list[int | str] | None] | None:
+    def read(value: ir.Value | None) -> tuple[str | None, list[int | str] | None, object] | None:
         if value is None:
             return None
-        made_by, shape = value.producer(), value.shape
+        made_by, shape, constant = value.producer(), value.shape, ir.convenience.get_const_tensor(value)
         sizes = None if shape is None else [size if isinstance(size, int) else "open" for size in shape]
-        return None if made_by is None else made_by.op_type, sizes
+        number = constant.numpy().item() if constant is not None and not constant.shape.dims else None
+        return None if made_by is None else made_by.op_type, sizes, number
 
     def readers(value: ir.Value) -> list[str]:
         return sorted(use.node.op_type for use in value.uses())
