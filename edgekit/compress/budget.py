@@ -9,7 +9,7 @@ from typing import Any
 from edgekit.errors import EdgekitError
 from edgekit.stats import Estimate
 from edgekit.units import format_bytes, format_latency
-from edgekit.validate.behaviour import Figures, Gates
+from edgekit.validate.behaviour import Gates
 from edgekit.validate.selection import CONFIDENCE, margin_of
 
 
@@ -89,11 +89,6 @@ class Budget:
         second time.
         """
         return drop.raised(self.margin)
-
-    def holds(self, drop: Estimate, changes: Figures) -> bool:
-        """Whether drop and gates allow a file, with the margin of a decision on the selection split."""
-        gates = self.gates.before_the_end
-        return self.allows(self.cautious(drop)) and not gates.broken(changes, margin=self.margin)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form."""

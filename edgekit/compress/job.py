@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from edgekit.compress.budget import Budget
-from edgekit.compress.finish import Candidate, finish, to_come_s
+from edgekit.compress.candidates import Candidate
+from edgekit.compress.finish import finish
 from edgekit.compress.ladder import Rung
+from edgekit.compress.measuring import to_come_s
 from edgekit.compress.pricing import Priced, price
 from edgekit.compress.rounds import Outcome, Round, rounds
 from edgekit.compress.run import Run
@@ -163,7 +165,7 @@ class _Job:
             self._improve(int8, source, plain, notes)
 
     def _is_good_enough(self, candidate: Candidate) -> bool:
-        return self.run.budget.holds(candidate.drop, candidate.changes)
+        return self.run.judge.holds(self.run.judge.of(candidate.drop, candidate.changes))
 
     def _candidate(self, file: File, baseline: Sequence[File], pruned_from: int = 0) -> Candidate:
         """A file with what the selection split and an interleaved measurement say of it."""

@@ -149,7 +149,7 @@ def _judged(run: Run, judge: Judge, recovered: Recovered, *, number: int, rung: 
         predicted_ratio=promised.predicted_ratio,
         recovered=recovered,
         outcome=outcome,
-        holds=run.budget.holds(outcome.drop, outcome.changes),
+        holds=run.judge.holds(run.judge.of(outcome.drop, outcome.changes)),
     )
 
 

@@ -11,6 +11,7 @@ from edgekit.errors import EdgekitError
 from edgekit.progress import Progress, silent
 from edgekit.quantize import Judged
 from edgekit.spec import IOSpec
+from edgekit.stats import Estimate
 from edgekit.validate.behaviour import Figures, Gates, figures_of
 from edgekit.validate.scoring import Score, compare, score
 from edgekit.workload import Workload
@@ -82,9 +83,12 @@ class SelectionJudge:
 
     def judged(self, found: Score, reference: Score) -> Judged:
         """By how much a score breaks the gates, and its drop, against a reference's on the same samples."""
+        return self.of(compare(found, reference, self.workload.task).drop, self.changes(found, reference))
+
+    def of(self, drop: Estimate, changes: Figures) -> Judged:
+        """What `judged` says, of a drop and changes that are known already."""
         return Judged(
-            excess=self.gates.before_the_end.excess(self.changes(found, reference), margin=self.margin),
-            drop=compare(found, reference, self.workload.task).drop.raised(self.margin),
+            excess=self.gates.before_the_end.excess(changes, margin=self.margin), drop=drop.raised(self.margin)
         )
 
     def of_files(self, spec: IOSpec, target: str, reference: Score) -> Callable[[Path], Judged]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.compress import Budget, Settings, compress
-from edgekit.compress.finish import measured_on_cpu
+from edgekit.compress.measuring import measured_on_cpu
 from edgekit.device.costs import MeasuredCosts, load_costs
 from edgekit.device.request import read_request
 from edgekit.errors import EdgekitError
@@ -99,7 +99,7 @@ def test_a_host_times_what_is_missing(workload, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("target", "told"), [("x86-vnni", True), ("x86-avx2", False)])
 def test_latencies_of_another_kind_of_cpu_are_said_to_be_none_of_its_own(monkeypatch, target, told):
-    for place in ("edgekit.quantize.targets", "edgekit.compress.finish"):
+    for place in ("edgekit.quantize.targets", "edgekit.compress.measuring"):
         monkeypatch.setattr(f"{place}.isa_target", lambda: "x86-avx2")
     text = "latencies are those of this x86-avx2 processor, not of one that x86-vnni files are for"
     assert (text in measured_on_cpu(Settings(target=target))) is told

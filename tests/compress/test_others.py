@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from edgekit.compress import Budget, Settings, compress, finish, others, stages
+from edgekit.compress import Budget, Settings, compress, finish, measuring, others, stages
 from edgekit.device.variants import rank
 from edgekit.device.verify import open_bundle
 from edgekit.quantize.targets import CpuTarget
@@ -134,7 +134,7 @@ def test_a_file_that_breaks_the_budget_on_test_breaks_the_verdict(run, folder, m
     for final in (folder / "stages").glob("final-*"):
         shutil.rmtree(final)
     row = {"target": "arm64", "why": "", "file": None, "broken": ["drop 9.00 points > 1.00 points"]}
-    monkeypatch.setattr(finish, "tested", lambda *_: [row])
+    monkeypatch.setattr(measuring, "tested", lambda *_: [row])
     report = run()
     assert not report.verdict.holds
     assert report.verdict.broken == ("arm64: drop 9.00 points > 1.00 points",)

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from edgekit.compress import Budget, Settings, job
-from edgekit.compress.finish import to_come_s
 from edgekit.compress.ladder import Rung
+from edgekit.compress.measuring import to_come_s
 from edgekit.compress.recovery import Recovered
 from edgekit.compress.rounds import Next, Outcome, Round, _start, first_rung, next_step, rounds
 from edgekit.compress.screening import MOST_SCREENED, Screened, left_after, next_to_screen
 from edgekit.prune import PrunePlan
 from edgekit.stats import Estimate
+from edgekit.validate import SelectionJudge
 from edgekit.validate.behaviour import Figures
 
 BUDGET = Budget(max_drop=0.5)
@@ -175,7 +176,9 @@ def test_without_time_for_a_round_a_screened_network_that_holds_is_taken(drops, 
         for each in screened(*drops)
     ]
     nets = [torch.nn.Linear(2, 2) for _ in found]
-    run = SimpleNamespace(budget=Budget(max_drop=0.5, time_s=300.0), settings=Settings(), left_s=left_s)
+    budget = Budget(max_drop=0.5, time_s=300.0)
+    limits = SelectionJudge(workload=None, max_drop=0.5, margin=budget.margin)
+    run = SimpleNamespace(budget=budget, settings=Settings(), left_s=left_s, judge=limits)
     done = rounds(run, RUNGS[:3], found, None, judge, taught=None, reserve_s=90.0)
     assert [each.rung for each in done] == ([] if rung is None else [rung])
     assert asked == ([] if rung is None else [(1, nets[rung])])

@@ -8,9 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edgekit.stats import Estimate
 from edgekit.tasks import classification
 from edgekit.validate import SelectionJudge
-from edgekit.validate.behaviour import Gates
+from edgekit.validate.behaviour import Figures, Gates
+from edgekit.validate.selection import margin_of
 
 
 def answers(path, data) -> np.ndarray:
@@ -61,6 +63,19 @@ def test_a_gate_is_broken_by_as_much_as_answers_changed(judged, data, exported, 
     assert not judge.holds(found)
     judge, found = judged(gates=Gates(max_churn=churn))
     assert judge.holds(found)
+
+
+@pytest.mark.parametrize(
+    ("drop", "churn", "error", "holds"),
+    [(0.4, 1.9, 0.0, True), (0.4, 1.9, 0.3, False), (0.6, 1.9, 0.0, False), (0.4, 2.1, 0.0, False)],
+)
+def test_figures_that_are_known_are_held_up_to_drop_gates_and_margin(drop, churn, error, holds):
+    """The margin adds half an error: 1.9 + 0.52 * 0.3 is above 2."""
+    judge = SelectionJudge(
+        workload=None, max_drop=0.5, gates=Gates(max_churn=2, max_robustness_drop=1), margin=margin_of(0.7)
+    )
+    known = [Estimate(value=v, low=v - 1.96 * e, high=v + 1.96 * e, n=100) for v, e in ((drop, 0.0), (churn, error))]
+    assert judge.holds(judge.of(known[0], Figures(churn=known[1]))) is holds
 
 
 def test_without_gates_nothing_is_compared_but_the_drop(judged, monkeypatch):

@@ -119,7 +119,8 @@ class Gates:
         """By how much the limits are broken, as a share of them; 0 where all hold. `margin` as for `broken`."""
         shares = [0.0]
         for _, _, limit, figure, _ in self._asked(figures):
-            shares.append(math.inf if figure is None else (figure.raised(margin) - limit) / max(limit, 0.5))
+            value = math.nan if figure is None else figure.raised(margin)
+            shares.append(math.inf if math.isnan(value) else (value - limit) / max(limit, 0.5))
         return max(shares)
 
     def rows(self, figures: Figures) -> list[dict[str, Any]]:

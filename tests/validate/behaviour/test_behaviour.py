@@ -1,4 +1,6 @@
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +110,9 @@ def test_gates_say_what_they_break():
     assert gates.unmeasured(found) == ("robustness drop",)
     assert gates.before_the_end.broken(found) == ("worst class's drop 6.25 points > 5.00 points",)
     assert gates.before_the_end.excess(found) == pytest.approx(0.25)
+    unknown = replace(found, churn=estimate(math.nan))
+    assert gates.before_the_end.excess(unknown) == math.inf
+    assert len(gates.before_the_end.broken(unknown)) == 2
 
 
 def test_a_margin_is_half_a_standard_error_where_it_is_asked_for():
