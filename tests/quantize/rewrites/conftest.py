@@ -24,13 +24,19 @@ def make_graph(nodes, constants, shape=(4, 8, 8), *, output="y", opset=20, made=
         "graph",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, made and ["batch", *made]) for name in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+        [numpy_helper.from_array(_single(array), name) for name, array in constants.items()],
     )
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     model = shape_inference.infer_shapes(model, strict_mode=not domains)
     onnx.checker.check_model(model)
     return model
+
+
+def _single(array):
+    """Before numpy 2 a number with one of Python's is of double precision."""
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def answer(model, x):
