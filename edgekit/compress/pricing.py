@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -35,6 +38,8 @@ TOGETHER = 1
 """Plans whose joint damage is measured for each single decision, or somewhat fewer."""
 ORIGINAL = "original"
 MEASURE_S_PER_FILE, LEAST_S_PER_FILE = 0.6, 0.1
+SESSIONS = 5
+"""Of the original, whose median counts."""
 GLANCE_S_PER_FILE = 0.2
 """Enough to tell how far summed gains are from what they give together; rungs are measured once more in the end."""
 MEASURE_SHARE = 0.06
@@ -82,9 +87,12 @@ class Priced:
 def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupling: Coupling) -> Priced:
     """Apply each action alone: the loss after BN re-estimation, and the latency of its int8 graph.
 
-    Actions that lead to the same operators on the same shapes cost the same in ONNX Runtime, so one graph stands for
-    all of them: in a residual network the blocks of a stage are alike. All graphs are timed in one interleaved
-    measurement, and so are the rungs at the end, since gains do not quite add up.
+    Actions that lead to the same operators on the same shapes cost the same in ONNX Runtime: in a residual network the
+    blocks of a stage are alike. So one graph stands for all of them, in which all are taken, and each gains its share.
+    One alone would often drown: the same file takes 1 to 2 % more or less in another session, by where its memory lies,
+    which is as much as a ResNet-56 gains by a narrower layer. The original has several sessions, since what it is off
+    by is in every gain. All graphs are timed in one interleaved measurement, and so are the rungs at the end, since
+    gains do not quite add up.
 
     Args:
         run: of which this is a stage.
@@ -95,7 +103,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
     """
     speeds = _Speeds(run, original, coupling)
     damages = _Damages(run, coupling, len(actions) * (1 + TOGETHER))
-    keys: dict[str, str] = {}
+    alike: dict[str, list[Action]] = defaultdict(list)
     damage: dict[str, float] = {}
     skipped: list[tuple[str, str]] = []
     for index, action in enumerate(actions):
@@ -103,22 +111,28 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         try:
             key = speeds.add([action])
             damage[action.text] = damages.of([action])
-            keys[action.text] = key
+            alike[key].append(action)
         except EdgekitError as error:
             skipped.append((action.text, error.problem))
     run.progress(Step("pricing decisions", len(actions), len(actions)))
-    ms = speeds.measured(speeds.graphs)
+    within = inside(coupling)
+    shares: dict[str, _Share] = {}
+    for index, (key, group) in enumerate(alike.items()):
+        run.progress(Step("taking alike decisions together", index, len(alike)))
+        shares |= dict.fromkeys((action.text for action in group), speeds.share(key, group, within))
+    run.progress(Step("taking alike decisions together", len(alike), len(alike)))
+    ms = speeds.measured({share.key for share in shares.values()})
     choices = [
         Choice(
             action=action,
             subject=action.subject,
             text=action.text,
             damage=damage[action.text],
-            gain_ms=ms[ORIGINAL] - ms[keys[action.text]],
-            gain_bytes=speeds.sizes[ORIGINAL] - speeds.sizes[keys[action.text]],
+            gain_ms=(ms[ORIGINAL] - ms[share.key]) / share.of,
+            gain_bytes=(speeds.sizes[ORIGINAL] - speeds.sizes[share.key]) // share.of,
         )
         for action in actions
-        if action.text in keys
+        if (share := shares.get(action.text)) is not None
     ]
 
     expected = TOGETHER * len(actions)
@@ -138,7 +152,7 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         baseline_ms=ms[ORIGINAL],
         baseline_bytes=int8.path.stat().st_size,
         max_bytes=run.budget.max_size_bytes,
-        within=inside(coupling),
+        within=within,
         joint_damage=joint_damage,
         joint_ms=joint_ms,
     )
@@ -166,6 +180,14 @@ def _measured_again(rungs: Sequence[Rung[Action]], speeds: _Speeds) -> list[Rung
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one of several alike decisions gains: its part of the graph under `key`, in which `of` of them are taken."""
+
+    key: str
+    of: int
+
+
 class _Speeds:
     """The int8 graphs of plans, one for all plans that cost the same."""
 
@@ -176,6 +198,21 @@ class _Speeds:
         self.feeds = first_feeds(run.workload.splits.selection, original.spec)
         self.graphs = {ORIGINAL: file_bytes(sketch(source, run.settings.target))}
         self.sizes = {ORIGINAL: len(self.graphs[ORIGINAL])}
+
+    def share(self, key: str, alike: Sequence[Action], within: Mapping[str, str]) -> _Share:
+        """What each of these decisions gains, by the graph in which all are taken, as far as they go together.
+
+        Args:
+            key: of the graph of any one of them.
+            alike: the decisions.
+            within: for a subject that lies inside another one, that other one.
+        """
+        subjects = {action.subject for action in alike}
+        together = [action for action in alike if within.get(action.subject) not in subjects]
+        if len(together) > 1:
+            with contextlib.suppress(EdgekitError):
+                return _Share(self.add(together), len(together))
+        return _Share(key, 1)
 
     def add(self, actions: Sequence[Action]) -> str:
         """The key under which a plan's graph will be measured."""
@@ -195,10 +232,12 @@ class _Speeds:
 
     def measured(self, keys: Iterable[str], *, glance: bool = False) -> dict[str, float]:
         """Milliseconds of the original's graph and of these, in one interleaved run; a short one at a `glance`."""
-        wanted = {key: self.graphs[key] for key in (ORIGINAL, *keys)}
+        again = [f"{ORIGINAL} {session}" for session in range(2, 1 + (1 if glance else SESSIONS))]
+        wanted = {key: self.graphs[key] for key in (ORIGINAL, *keys)} | dict.fromkeys(again, self.graphs[ORIGINAL])
         share_s = MEASURE_SHARE * self.run.budget.time_s / len(wanted)
         per_file_s = min(max(share_s, LEAST_S_PER_FILE), GLANCE_S_PER_FILE if glance else MEASURE_S_PER_FILE)
-        return self.run.speed.ms(wanted, self.feeds, time_s=per_file_s * len(wanted), tell=not glance)
+        found = self.run.speed.ms(wanted, self.feeds, time_s=per_file_s * len(wanted), tell=not glance)
+        return found | {ORIGINAL: statistics.median(found[name] for name in (ORIGINAL, *again))}
 
     def _float(self, actions: Sequence[Action]) -> ir.Model:
         return float_graph(self.run.workload, self.source, combine(self.coupling, actions))
