@@ -39,7 +39,7 @@ TOGETHER = 1
 ORIGINAL = "original"
 MEASURE_S_PER_FILE, LEAST_S_PER_FILE = 0.6, 0.1
 SESSIONS = 5
-"""Of the original, whose median counts."""
+"""Of the original, each measured for as long as any other file; their median counts."""
 GLANCE_S_PER_FILE = 0.2
 """Enough to tell how far summed gains are from what they give together; rungs are measured once more in the end."""
 MEASURE_SHARE = 0.06
@@ -89,9 +89,9 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
 
     Actions that lead to the same operators on the same shapes cost the same in ONNX Runtime: in a residual network the
     blocks of a stage are alike. So one graph stands for all of them, in which all are taken, and each gains its share.
-    One alone would often drown: the same file takes 1 to 2 % more or less in another session, by where its memory lies,
-    which is as much as a ResNet-56 gains by a narrower layer. The original has several sessions, since what it is off
-    by is in every gain. All graphs are timed in one interleaved measurement, and so are the rungs at the end, since
+    One alone would often drown: a file that is measured for half a second on a shared machine is off by 1 to 2 %, which
+    is as much as a ResNet-56 gains by a narrower layer. The original is measured several times, since what it is off by
+    is in every gain. All graphs are timed in one interleaved measurement, and so are the rungs at the end, since
     gains do not quite add up.
 
     Args:

@@ -80,7 +80,7 @@ def narrower(layers):
 
 
 def test_alike_decisions_are_measured_in_one_graph_and_gain_their_share(speeds):
-    alike = narrower(range(LAYERS - 1))
+    alike = narrower(range(1, LAYERS))  # The first one stands beside the input instead of another layer.
     keys = {speeds.add([action]) for action in alike}
     assert len(keys) == 1
     share = speeds.share(keys.pop(), alike, {})
@@ -92,7 +92,7 @@ def test_alike_decisions_are_measured_in_one_graph_and_gain_their_share(speeds):
 
 
 def test_decisions_within_others_and_those_that_do_not_go_together_stand_alone(speeds, monkeypatch):
-    alike = narrower(range(LAYERS - 1))
+    alike = narrower(range(1, LAYERS))
     key = speeds.add(alike[:1])
     inner, outer = alike[0].subject, alike[1].subject
     assert speeds.share(key, alike[:2], {inner: outer}) == speeds.share(key, alike[1:2], {})
