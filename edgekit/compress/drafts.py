@@ -42,8 +42,8 @@ def signature(graph: ir.Model) -> str:
     """Equal for graphs that cost the same: the same operators on the same shapes, beside the same operators.
 
     What stands beside an operator decides what it fuses with, and what of it becomes int8: the sketches of equal graphs
-    are equal, too. So do the bounds of a Clip and the other numbers that patterns are told by, while weights cost the
-    same whatever they are. Names of open dimensions tell where in a graph they come from, and nothing of the cost.
+    are equal, too. The bounds of a Clip, and other numbers that patterns are told by, decide it as well; weights cost
+    the same whatever they are. Names of open dimensions tell where in a graph they come from, and nothing of the cost.
     """
 
     def read(value: ir.Value | None) -> tuple[str | None, list[int | str] | None, object] | None:

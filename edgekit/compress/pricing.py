@@ -121,7 +121,10 @@ def price(run: Run, original: File, int8: File, actions: Sequence[Action], coupl
         run.progress(Step("taking alike decisions together", index, len(alike)))
         shares |= dict.fromkeys((action.text for action in group), speeds.share(key, group, within))
     run.progress(Step("taking alike decisions together", len(alike), len(alike)))
-    ms = speeds.measured({share.key for share in shares.values()})
+    wanted = dict.fromkeys(share.key for share in shares.values())
+    # Those of single decisions that are alike are measured no more, and large networks fill the memory.
+    speeds.graphs = {key: graph for key, graph in speeds.graphs.items() if key in {ORIGINAL, *wanted}}
+    ms = speeds.measured(wanted)
     choices = [
         Choice(
             action=action,
@@ -218,7 +221,7 @@ class _Speeds:
         """The key under which a plan's graph will be measured."""
         graph = self._float(actions)
         key = signature(graph)
-        if key not in self.sizes:
+        if key not in self.graphs:
             self.graphs[key] = file_bytes(sketch(graph, self.run.settings.target))
             self.sizes[key] = len(self.graphs[key])
         return key
@@ -232,7 +235,8 @@ class _Speeds:
 
     def measured(self, keys: Iterable[str], *, glance: bool = False) -> dict[str, float]:
         """Milliseconds of the original's graph and of these, in one interleaved run; a short one at a `glance`."""
-        again = [f"{ORIGINAL} {session}" for session in range(2, 1 + (1 if glance else SESSIONS))]
+        once = glance or self.run.speed.predicts  # A prediction is the same each time.
+        again = [] if once else [f"{ORIGINAL} {session}" for session in range(2, SESSIONS + 1)]
         wanted = {key: self.graphs[key] for key in (ORIGINAL, *keys)} | dict.fromkeys(again, self.graphs[ORIGINAL])
         share_s = MEASURE_SHARE * self.run.budget.time_s / len(wanted)
         per_file_s = min(max(share_s, LEAST_S_PER_FILE), GLANCE_S_PER_FILE if glance else MEASURE_S_PER_FILE)
