@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import Variant, postprocessing_for, record_golden, write_bundle
+from edgekit.compress.advice import next_commands
 from edgekit.compress.candidates import Candidate, choose, float_file, members, shown
 from edgekit.compress.explaining import explanations
 from edgekit.compress.measuring import LOOK_SHARE, on_test, providers, stage_row
@@ -86,7 +86,7 @@ def finish(
         seconds=dict(run.seconds),
         bundle=str(bundle),
         report=str(root / "report.json"),
-        next_commands=_next(bundle, root, files, verdict),
+        next_commands=next_commands(root, bundle, files, verdict=verdict, front=best, budget=budget),
         explanations=explained,
         operators=kernels,
         others=found["others"],
@@ -162,15 +162,3 @@ def _on_device(row: StageRow) -> str:
         return ""
     error = f"predictions are off by {row.device['known_median_error']:.0%} in the median"
     return f"; on the device {format_latency(row.latency_on_device_ms)} predicted ({error})"
-
-
-def _next(bundle: Path, root: Path, files: Sequence[File], verdict: Verdict) -> list[str]:
-    quoted = shlex.quote(str(bundle))
-    commands = [
-        f"edgekit inspect {quoted}",
-        f"python -m edgekit.device bench {quoted}",
-        f"edgekit bench {' '.join(shlex.quote(str(file.path)) for file in files)}",
-    ]
-    if not verdict.holds:
-        commands.insert(0, f"the same command with a longer --time or a larger --max-drop; {root} is gone on from")
-    return commands
