@@ -106,9 +106,8 @@ def ladder(
         joint_damage=joint_damage,
         joint_ms=joint_ms,
     )
-    if max_bytes is not None and max_bytes < baseline_bytes:
-        return _spaced(book.grown(max_bytes), first=0.0)
-    return book.filled(book.grown(math.inf if max_bytes is None else max_bytes))
+    limit = math.inf if max_bytes is None or max_bytes >= baseline_bytes else max_bytes
+    return book.filled(book.grown(limit), limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,18 +194,22 @@ class _Book(Generic[A]):
             if place & {choice.subject, self.within.get(choice.subject)} - {None}:
                 seen.pop(choice.text, None)
 
-    def filled(self, plans: Sequence[Rung[A]]) -> list[Rung[A]]:
-        """One plan for each step in speed: of `plans`, or what the knapsack finds for that step."""
+    def filled(self, plans: Sequence[Rung[A]], limit: float) -> list[Rung[A]]:
+        """One plan for each step in speed: of `plans`, or what the knapsack finds for that step within `limit` bytes.
+
+        Where the file has to become smaller, the steps begin with what is small enough, however fast it is.
+        """
         if not plans:
             return []
         rungs: list[Rung[A]] = []
-        fastest, wanted = max(plan.predicted_ratio for plan in plans), FIRST_RATIO
+        ratios = [plan.predicted_ratio for plan in plans]
+        fastest, wanted = max(ratios), FIRST_RATIO if limit == math.inf else min(ratios)
         while wanted <= fastest and len(rungs) < MOST_RUNGS:
             within_step = [plan for plan in plans if wanted <= plan.predicted_ratio < wanted * NEXT_RATIO]
             grown = within_step[0] if within_step else None
             slower = [plan for plan in plans if plan.predicted_ratio <= wanted * NEXT_RATIO]
             real = self._real(max(slower, key=lambda plan: plan.predicted_ratio)) if slower else 1.0
-            best = self._or_better(grown, wanted if grown is None else grown.predicted_ratio, real)
+            best = self._or_better(grown, wanted if grown is None else grown.predicted_ratio, real, limit)
             if best is None:
                 wanted *= NEXT_RATIO
             else:
@@ -220,10 +223,10 @@ class _Book(Generic[A]):
         ]
         return useful or [plans[-1]]
 
-    def _or_better(self, grown: Rung[A] | None, ratio: float, real: float) -> Rung[A] | None:
+    def _or_better(self, grown: Rung[A] | None, ratio: float, real: float, limit: float) -> Rung[A] | None:
         """What grew, or the knapsack's plan for this step if that does clearly less damage or nothing grew there."""
         found = knapsack(self.choices, gain_ms=self.ms * (1 - 1 / ratio) / real, within=self.within)
-        if not found or not self._leaves_enough(found, real):
+        if not found or not self._leaves_enough(found, real) or self.size - _saved_bytes(found) > limit:
             return grown
         if grown is None:
             plan = self.rung(found, 0.0, real)
@@ -240,17 +243,6 @@ class _Book(Generic[A]):
 
     def _leaves_enough(self, taken: Sequence[Choice[A]], real: float) -> bool:
         return self.ms - real * _saved_ms(taken) > LEAST_LEFT * self.ms
-
-
-def _spaced(plans: Sequence[Rung[A]], *, first: float) -> list[Rung[A]]:
-    """The plans that are a step in speed apart, from the first that is as fast as `first`."""
-    rungs: list[Rung[A]] = []
-    wanted = first
-    for plan in plans:
-        if plan.predicted_ratio >= wanted:
-            rungs.append(plan)
-            wanted = plan.predicted_ratio * NEXT_RATIO
-    return rungs[:MOST_RUNGS]
 
 
 def _saved_ms(taken: Sequence[Choice[A]]) -> float:
