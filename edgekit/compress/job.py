@@ -21,6 +21,7 @@ from edgekit.compress.screening import Screened, screen
 from edgekit.compress.settings import Settings
 from edgekit.compress.stages import (
     File,
+    apart,
     exported_file,
     held_file,
     in_terms_of,
@@ -43,6 +44,10 @@ RESERVE_SHARE, MOST_RESERVED = 0.08, 0.3
 """Of the time budget, for exporting, scoring and the final measurements after the last recovery: so much at least, more
 by what these steps took for the unpruned files. Very short budgets are not kept rather than spent on measuring."""
 IMPORTANCE_SAMPLES, IMPORTANCE_BATCH = 512, 64
+APART, MOST_ATTEMPTS = 1.5, 3
+"""A session of ONNX Runtime is slow for all its life now and then: of 38 measurements of ResNet-56 on an idle machine
+one had its int8 file at 3.4 times its usual latency, beside others that were as fast as ever, and made a pruned file
+seem as much faster."""
 
 
 def compress(
@@ -172,7 +177,7 @@ class _Job:
         score = selection_score(self.run, file)
         comparison = compare(score, self.reference, self.run.workload.task)
         files = [*baseline, file] if file.stage not in [each.stage for each in baseline] else list(baseline)
-        found = selection_latency(self.run, files)
+        found = self._latencies(files)
         self.plain_ms = self.plain_ms or found
         ms = in_terms_of(self.plain_ms, found, _like(file, baseline).stage, file.stage)
         return Candidate(
@@ -184,6 +189,15 @@ class _Job:
             if file.stage == self.original.stage
             else self.run.judge.changes(score, self.reference),
         )
+
+    def _latencies(self, files: Sequence[File]) -> dict[str, float]:
+        """Of the files, in a measurement that slowed all alike that were measured before; the best of some, else."""
+        tried: list[dict[str, float]] = []
+        while len(tried) < MOST_ATTEMPTS:
+            tried.append(selection_latency(self.run, files, len(tried) + 1))
+            if not self.plain_ms or apart(self.plain_ms, tried[-1]) < APART:
+                return tried[-1]
+        return min(tried, key=lambda found: apart(self.plain_ms, found))
 
     def _check_gates(self) -> None:
         """Refuse gates that no file could hold, before hours are spent on the way to them.

@@ -176,7 +176,17 @@ def in_terms_of(first: Mapping[str, float], later: Mapping[str, float], anchor: 
     return first[anchor] * later[stage] / later[anchor]
 
 
-def selection_latency(run: Run, files: Sequence[File]) -> dict[str, float]:
+def apart(first: Mapping[str, float], later: Mapping[str, float]) -> float:
+    """How many times as much one file of both measurements was slowed down as another, at the most.
+
+    >>> apart({"fp32": 2.0, "int8": 1.0}, {"fp32": 1.0, "int8": 2.0, "pruned": 0.4})
+    4.0
+    """
+    slower = [later[stage] / first[stage] for stage in later if stage in first]
+    return max(slower) / min(slower)
+
+
+def selection_latency(run: Run, files: Sequence[File], attempt: int = 1) -> dict[str, float]:
     """Milliseconds of one sample for each file on the device, or what was found before; the first is the baseline."""
 
     def make(folder: Path) -> None:
@@ -185,7 +195,7 @@ def selection_latency(run: Run, files: Sequence[File]) -> dict[str, float]:
         time_s = min(SELECTION_TIME_S, SELECTION_SHARE * run.budget.time_s)
         write_json(folder / "latency.json", run.speed.ms(data, feeds, time_s=time_s))
 
-    key = {"files": [file.sha256 for file in files], **run.speed.key}
+    key = {"files": [file.sha256 for file in files], **run.speed.key} | ({"attempt": attempt} if attempt > 1 else {})
     folder = run.stage(f"latency-{files[-1].stage}", key, make)
     found: dict[str, float] = json.loads((folder / "latency.json").read_text())
     return found

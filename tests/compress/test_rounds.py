@@ -249,6 +249,40 @@ def test_a_machine_that_has_become_slow_does_not_make_a_candidate_slow(monkeypat
 
 
 @pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ([{"fp32": 2.0, "int8": 1.0, "pruned-1-int8": 0.5}], 0.5),
+        # A slow session of the file that it stands beside would make it seem three times as fast.
+        ([{"fp32": 2.0, "int8": 3.0, "pruned-1-int8": 0.6}, {"fp32": 3.0, "int8": 1.5, "pruned-1-int8": 0.6}], 0.4),
+        ([{"fp32": 2.0, "int8": slow, "pruned-1-int8": 0.6} for slow in (3.0, 2.0, 4.0)], 0.3),
+    ],
+    ids=["none", "one", "all of three"],
+)
+def test_a_slow_session_is_measured_again(monkeypatch, later, expected):
+    found = iter([{"fp32": 2.0, "int8": 1.0}, *later])
+    asked = []
+
+    def latency(_, files, attempt):
+        asked.append((files[-1].stage, attempt))
+        return next(found)
+
+    monkeypatch.setattr(job, "selection_latency", latency)
+    monkeypatch.setattr(job, "selection_score", lambda *_: None)
+    monkeypatch.setattr(job, "compare", lambda *_: SimpleNamespace(drop=estimate(0.0)))
+    fp32, int8, pruned = (
+        SimpleNamespace(stage=name, details={"plan": {}} if "int8" in name else {})
+        for name in ("fp32", "int8", "pruned-1-int8")
+    )
+    one = object.__new__(job._Job)
+    judge = SimpleNamespace(changes=lambda *_: Figures())
+    one.run = SimpleNamespace(workload=SimpleNamespace(task=None), budget=BUDGET, judge=judge)
+    one.reference, one.plain_ms, one.original = None, {}, fp32
+    one._candidate(fp32, [fp32, int8])
+    assert one._candidate(pruned, [fp32, int8]).latency_ms == pytest.approx(expected)
+    assert asked == [("int8", 1), *(("pruned-1-int8", number) for number in range(1, len(later) + 1))]
+
+
+@pytest.mark.parametrize(
     ("time_s", "measuring_s"), [(75.0, 3.75 + 2.25 + 2.25), (300.0, 15 + 9 + 9), (3000.0, 20 + 20 + 90)]
 )
 def test_what_is_to_come_is_known_from_the_unpruned_files(time_s, measuring_s):
