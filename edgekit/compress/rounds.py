@@ -143,7 +143,8 @@ def rounds(
         if following is not None and is_last and next_s > 0:
             again = left_after(spent_s[rung], next_s)
             following = last_step(following, done, rungs, budget, screened, more=more, again=again)
-    if run.settings.max_rounds and run.left_s > JUDGED_SHARE * reserve_s and not any(each.holds for each in done):
+    has_time = run.left_s > JUDGED_SHARE * reserve_s
+    if has_time and len(done) < run.settings.max_rounds and not any(each.holds for each in done):
         done += _as_screened(run, rungs, screened, judge, number=len(done) + 1)
     return done
 
