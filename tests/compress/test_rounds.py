@@ -363,8 +363,15 @@ def test_otherwise_the_last_round_is_as_any(done, more):
     assert last(*done, **more) == Next(rung=7, again=True)
 
 
-@pytest.mark.parametrize(("drops", "rungs"), [({7: 1.9, 3: 0.9}, [7, 3]), ({7: 0.2, 8: 9.0}, [7, 8])])
-def test_a_run_that_has_missed_ends_with_a_milder_rung(monkeypatch, drops, rungs):
+@pytest.mark.parametrize(
+    ("drops", "rungs", "shown"),
+    [
+        ({7: 1.9, 3: 0.9}, [7, 3], [7, 3]),
+        ({7: 0.2, 8: 9.0}, [7, 8], [7, 8]),
+        ({7: 1.9, 3: 9.0}, [7, 3], [7, 3, 1]),  # Neither held; what was recovered for a moment does.
+    ],
+)
+def test_a_run_that_has_missed_ends_with_a_milder_rung(monkeypatch, drops, rungs, shown):
     budget = Budget(max_drop=1.5, time_s=600.0)
     limits = SelectionJudge(workload=None, max_drop=1.5, margin=budget.margin)
     run = SimpleNamespace(budget=budget, settings=Settings(), left_s=380.0, judge=limits)
@@ -375,7 +382,7 @@ def test_a_run_that_has_missed_ends_with_a_milder_rung(monkeypatch, drops, rungs
         return SimpleNamespace(plan=plan, model=lambda _: torch.nn.Linear(2, 2), folder=Path(stage))
 
     def judge(number, *_):
-        drop = drops[asked[number - 1]]
+        drop = drops[asked[number - 1]] if number <= len(asked) else 0.4
         return Outcome(
             stage="", drop=replace(WIDE, value=drop, low=drop - 0.7, high=drop + 0.7), latency_ms=1.0, size_bytes=1
         )
@@ -384,5 +391,8 @@ def test_a_run_that_has_missed_ends_with_a_milder_rung(monkeypatch, drops, rungs
     monkeypatch.setattr("edgekit.compress.rounds.combine", lambda _, chosen: asked.extend(chosen) or weights("").plan)
     numbered = [replace(rung, choices=(SimpleNamespace(action=number),)) for number, rung in enumerate(STEEP)]
     monkeypatch.setattr("edgekit.compress.rounds.first_rung", lambda *_: 7)
-    done = rounds(run, numbered, SCREENED, None, judge, taught=None, reserve_s=110.0)
-    assert [each.rung for each in done] == asked == rungs
+    brief = SimpleNamespace(plan=weights("").plan, model=lambda _: torch.nn.Linear(2, 2), folder=Path("brief"))
+    mild = replace(screened(0.4)[0], rung=1, recovered=brief)
+    done = rounds(run, numbered, [mild, *SCREENED], None, judge, taught=None, reserve_s=110.0)
+    assert (asked, [each.rung for each in done]) == (rungs, shown)
+    assert [each.number for each in done] == list(range(1, len(done) + 1))
