@@ -52,14 +52,16 @@ def _where_missed(root: Path, verdict: Verdict, front: Sequence[Member], budget:
             f"the same command with --confidence {surer:g}: the selection split, on which this file lost "
             f"{chosen.point.drop.value:.2f}, has to be surer then"
         )
-    for number, each in enumerate(front, 1):
-        if each.point.latency_ms > chosen.point.latency_ms and each.point.drop.value < chosen.point.drop.value:
-            # One that was scored, such as the unpruned int8 file, is in the table.
-            if not each.test:
-                ways.append(
-                    f"edgekit bundle --run {shlex.quote(str(root))} --point {number}  # {each.point.name}: "
-                    f"{format_latency(each.point.latency_ms)}, lost {each.point.drop.value:.2f} on selection, not "
-                    "scored on test"
-                )
-            break
+    milder = (
+        (number, each)
+        for number, each in enumerate(front, 1)
+        if each.point.latency_ms > chosen.point.latency_ms and each.point.drop.value < chosen.point.drop.value
+    )
+    number, other = next(milder, (0, chosen))
+    if not other.test:  # What was scored (the chosen one, the unpruned int8 file) is in the table.
+        ways.append(
+            f"edgekit bundle --run {shlex.quote(str(root))} --point {number}  # {other.point.name}: "
+            f"{format_latency(other.point.latency_ms)}, lost {other.point.drop.value:.2f} on selection, not scored "
+            "on test"
+        )
     return ways

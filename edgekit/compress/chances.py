@@ -43,7 +43,7 @@ def chance(drop: float, like: Estimate, budget: Budget) -> float:
     assert budget.max_drop is not None
     error = like.raised(1.0) - like.value
     spread = math.hypot(error, UNSURE * max(drop, 0.0))
-    most = budget.max_drop - budget.margin * error
+    most = budget.max_drop - (budget.cautious(like) - like.value)
     return NormalDist().cdf((most - drop) / spread) if spread else float(drop <= most)
 
 

@@ -115,9 +115,9 @@ def rounds(
     done: list[Round] = []
     spent_s: dict[int, float] = {}
     budget = run.budget
+    usable = run.left_s - reserve_s
     following = Next(rung=first_rung(rungs, screened, budget)) if rungs else None
     while following is not None and len(done) < run.settings.max_rounds:
-        usable = run.left_s - reserve_s
         if usable < MIN_ROUND_SHARE * budget.time_s:
             break
         deadline_s = _round_s(usable, budget)

@@ -334,9 +334,9 @@ def missed(rung, drop, *, holds=False):
     return replace(tried((rung, 9.0))[0], outcome=replace(tried((rung, 9.0))[0].outcome, drop=drop), holds=holds)
 
 
-def last(*done, following=None, screened=SCREENED, **limits):
+def last(*done, screened=SCREENED, **limits):
     budget = Budget(**{"max_drop": 1.5, **limits})
-    return last_step(following or Next(rung=7, again=True), done, STEEP, budget, screened, more=1.19, again=0.77)
+    return last_step(Next(rung=7, again=True), done, STEEP, budget, screened, more=1.19, again=0.77)
 
 
 def test_the_last_round_does_not_bet_all_on_what_was_missed():

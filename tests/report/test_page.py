@@ -254,9 +254,12 @@ def test_behaviour_explanations_and_operators_have_their_sections(browser, repor
 
 
 @pytest.mark.parametrize("path", ARTIFACTS, ids=lambda path: path.parent.name)
-def test_reports_of_the_repository_have_a_page(browser, path, tmp_path):
+@pytest.mark.parametrize("older", [False, True], ids=["as it is", "without what is new"])
+def test_reports_of_older_versions_have_a_page(browser, path, older, tmp_path):
     run = read_run(path)
-    run.report.pop("front", None)  # Older versions had none.
+    if older:
+        run.report.pop("front", None)
+        assert "front" not in run.report
     browser.open(write_page(run, tmp_path / "old.html"))
     assert browser.said() == []
     assert browser.value("document.querySelectorAll('#stages tbody tr').length") == len(run.report["stages"])
